@@ -1,0 +1,90 @@
+"""Typed settings, mirrored by `config.example.toml`; `load()` reports every fault at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tierd.model.dataset import Dataset
+from tierd.model.tier import Tier
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiConfig:
+    """Where the API listens and who may do what.
+
+    Attributes:
+        socket: Unix socket; the kernel tells who calls. None: no socket.
+        socket_mode: permissions of the socket; 0o666 lets every user read and warm.
+        admins: user names that may do everything through the socket, besides root and the daemon's own user.
+        listen: "host:port" for TCP, or None. Needs `tokens`.
+        tokens: role ("read", "warm", "admin") by SHA-256 of the token (hex); never the token itself.
+    """
+
+    socket: Path | None = Path("/run/tierd/tierd.sock")
+    socket_mode: int = 0o666
+    admins: tuple[str, ...] = ()
+    listen: str | None = None
+    tokens: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoverConfig:
+    """How transfers are carried out.
+
+    Attributes:
+        workers: transfers at the same time.
+        processes: copying processes per transfer.
+        nice, io_class: CPU niceness and I/O class ("idle", "best-effort") of the workers.
+        max_attempts: after so many failed attempts a transfer ends as failed.
+        backoff_s, backoff_max_s: seconds before the second attempt; doubles up to the maximum.
+        release_wait_s: seconds to wait for processes that still use a tree after the switch.
+    """
+
+    workers: int = 2
+    processes: int = 2
+    nice: int = 10
+    io_class: str = "best-effort"
+    max_attempts: int = 8
+    backoff_s: float = 30.0
+    backoff_max_s: float = 3600.0
+    release_wait_s: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserveConfig:
+    """How the mounts are watched.
+
+    Attributes:
+        tracker: "auto", "watchdog" or "atime".
+        scan_interval_s: seconds between full scans of all datasets.
+        flush_interval_s: seconds between writes of access times to the catalog.
+    """
+
+    tracker: str = "auto"
+    scan_interval_s: float = 3600.0
+    flush_interval_s: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """level: "debug", "info", "warning", "error"; format: "text" or "json"."""
+
+    level: str = "info"
+    format: str = "text"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything the daemon is told. `decide_interval_s`: seconds between runs of the planner."""
+
+    tiers: tuple[Tier, ...]
+    datasets: tuple[Dataset, ...]
+    database: Path = Path("/var/lib/tierd/tierd.db")
+    decide_interval_s: float = 30.0
+    api: ApiConfig = field(default_factory=ApiConfig)
+    mover: MoverConfig = field(default_factory=MoverConfig)
+    observe: ObserveConfig = field(default_factory=ObserveConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    source: Path | None = None
+    """The file this was read from."""

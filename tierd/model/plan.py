@@ -1,0 +1,147 @@
+"""What the planner sees (View) and what it proposes (Plan of Steps, each with its reason)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
+from tierd.model.hold import Hold
+from tierd.model.placement import Placement, PlacementState, Residency, residency
+from tierd.model.tier import Tier, TierName, TierUsage
+from tierd.model.transfer import Transfer, TransferKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotView:
+    """Everything a decision about one snapshot may look at."""
+
+    snapshot: Snapshot
+    dataset: Dataset
+    placements: tuple[Placement, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    live: Transfer | None = None
+    """The transfer that owns the snapshot now."""
+    last_failure: Transfer | None = None
+    """The newest transfer, if it failed; the planner backs off from it."""
+
+    @property
+    def ref(self) -> SnapshotRef:
+        return self.snapshot.ref
+
+    def on(self, tier: TierName) -> Placement | None:
+        """The verified placement on this tier, if there is one."""
+        for p in self.placements:
+            if p.tier == tier and p.state is PlacementState.VERIFIED:
+                return p
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A consistent read of the catalog plus the tiers' usage at one moment."""
+
+    snapshots: tuple[SnapshotView, ...]
+    tiers: tuple[Tier, ...]
+    usage: Mapping[TierName, TierUsage]
+
+    @property
+    def flash(self) -> frozenset[TierName]:
+        return frozenset(t.name for t in self.tiers if t.rank == 0)
+
+    @property
+    def flash_tier(self) -> Tier:
+        """The tier of rank 0 (the configuration makes sure that there is exactly one)."""
+        return min(self.tiers, key=lambda t: t.rank)
+
+    def tier(self, name: TierName) -> Tier:
+        return next(t for t in self.tiers if t.name == name)
+
+    def find(self, ref: SnapshotRef) -> SnapshotView | None:
+        return next((s for s in self.snapshots if s.ref == ref), None)
+
+    def residency(self, s: SnapshotView) -> Residency:
+        recalling = s.live is not None and s.live.kind is TransferKind.RECALL
+        return residency(s.placements, flash=self.flash, recalling=recalling)
+
+
+class Action(StrEnum):
+    MIGRATE = "migrate"
+    """Make a verified cold copy; the snapshot becomes premigrated."""
+    RELEASE = "release"
+    """Remove the flash copy (with a copy first where no verified cold one exists)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One thing the planner would have done now, and why."""
+
+    action: Action
+    snapshot_id: SnapshotId
+    ref: SnapshotRef
+    source: TierName
+    destination: TierName
+    reason: str
+    frees_bytes: int = 0
+    copies_bytes: int = 0
+    priority: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Steps in the order in which they should be done, and what was considered and left alone."""
+
+    made_at: datetime
+    steps: tuple[Step, ...] = ()
+    kept: Mapping[SnapshotRef, str] = field(default_factory=dict)
+    """Why each snapshot that is not in `steps` stays as it is (one sentence)."""
+    notes: tuple[str, ...] = ()
+    """Facts about tiers: over the watermark and nothing eligible, offline, …"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One condition and whether it is met: the bricks of an explanation."""
+
+    rule: str
+    holds: bool
+    detail: str
+    until: datetime | None = None
+    """When this finding changes by itself, if nothing else happens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Why a snapshot is where it is, what holds it, and what would move it."""
+
+    ref: SnapshotRef
+    residency: Residency
+    summary: str
+    findings: tuple[Finding, ...]
+    next_step: Step | None = None
+    next_event: str = ""
+
+
+class WarmAnswer(StrEnum):
+    READY = "ready"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """Whether a warm can be granted now.
+
+    Attributes:
+        needs_bytes: to be copied to flash (0 when ready).
+        releases: snapshots that would be released to make room, coldest first.
+        reason: one sentence; for a refusal it says what is missing and what would help.
+    """
+
+    answer: WarmAnswer
+    reason: str
+    needs_bytes: int = 0
+    source: TierName | None = None
+    releases: tuple[Step, ...] = ()

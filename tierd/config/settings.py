@@ -1,4 +1,4 @@
-"""Typed settings, mirrored by `config.example.toml`; `load()` reports every fault at once."""
+"""Typed settings: what the daemon is told. Defaults live here and in the model, and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,0 +1,269 @@
+"""The tables of the catalog, their constraints, and how values are stored.
+
+Rules that must hold whatever the code does are constraints here: states, one live transfer per snapshot, one
+live snapshot per name. A change of this module needs a step in `upgrades`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+
+from tierd.model.dataset import AccessSource
+from tierd.model.hold import HoldKind
+from tierd.model.placement import PlacementState
+from tierd.model.transfer import LIVE, TransferKind, TransferState
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_TWO_63, _TWO_64 = 1 << 63, 1 << 64
+
+
+def to_micros(value: datetime) -> int:
+    """Microseconds since the epoch, exactly (a float of seconds would lose the last digits)."""
+    return (value - EPOCH) // _MICROSECOND
+
+
+def from_micros(value: int) -> datetime:
+    return EPOCH + timedelta(microseconds=value)
+
+
+def plain(value: str) -> str:
+    """Text that can be stored and sent: bytes of file names that are not UTF-8 are shown as escapes."""
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class Time(TypeDecorator[datetime]):
+    """An aware datetime as INTEGER microseconds since the epoch: exact, sortable, without a zone to misread."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else to_micros(value)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else from_micros(value)
+
+
+class Bytes(TypeDecorator[str]):
+    """A path as the bytes the file system knows; in Python text with surrogate escapes."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: str | Path | None, dialect: Dialect) -> bytes | None:
+        return None if value is None else os.fsencode(value)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> str | None:
+        return None if value is None else os.fsdecode(value)
+
+
+class Prose(TypeDecorator[str]):
+    """Text for people. It may quote a file name that is not UTF-8, which SQLite would refuse."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else plain(value)
+
+
+class Unsigned(TypeDecorator[int]):
+    """An unsigned 64-bit number (inodes) in SQLite's signed INTEGER."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
+        return value if value is None or value < _TWO_63 else value - _TWO_64
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> int | None:
+        return value if value is None or value >= 0 else value + _TWO_64
+
+
+def _list(values: Iterable[str]) -> str:
+    return ", ".join(f"'{v}'" for v in values)
+
+
+def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
+    return CheckConstraint(f"{column} IN ({_list(values)})", name=f"{column}_is_known")
+
+
+_LIVE = f"state IN ({_list(s for s in TransferState if s in LIVE)})"
+
+metadata = MetaData()
+
+tier = Table(
+    "tier",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("root", Bytes, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("uuid", Text),  # of the store's tier.json; NULL until the tier was seen for the first time
+    Column("is_configured", Boolean, nullable=False),
+)
+
+dataset = Table(
+    "dataset",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("path", Bytes, nullable=False),
+    Column("home", Text, ForeignKey("tier.name"), nullable=False),
+    Column("pattern", Text),
+    Column("is_configured", Boolean, nullable=False),
+)
+
+snapshot = Table(
+    "snapshot",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("dataset", Text, ForeignKey("dataset.name"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("path", Bytes, nullable=False),
+    Column("root_inode", Unsigned, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("disk_bytes", Integer, nullable=False),
+    Column("files", Integer, nullable=False),
+    Column("entries", Integer, nullable=False),
+    Column("first_seen_at", Time, nullable=False),
+    Column("changed_at", Time, nullable=False),
+    Column("accessed_at", Time, nullable=False),
+    Column("access_source", Text, nullable=False),
+    Column("read_at", Time),
+    Column("written_at", Time),
+    Column("episodes", Integer, nullable=False),
+    Column("warmed_at", Time),
+    Column("scanned_at", Time),
+    Column("gone_at", Time),
+    Column("problem", Prose),
+    CheckConstraint("length(key) = 16", name="key_is_16_digits"),
+    _one_of("access_source", AccessSource),
+    # A name may come back as another tree after the first one was deleted; the gone one keeps its cold copies.
+    Index("snapshot_one_per_name", "dataset", "name", unique=True, sqlite_where=text("gone_at IS NULL")),
+    sqlite_autoincrement=True,
+)
+
+placement = Table(
+    "placement",
+    metadata,
+    Column("snapshot_id", Integer, ForeignKey("snapshot.id"), primary_key=True),
+    Column("tier", Text, ForeignKey("tier.name"), primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("location", Bytes),
+    Column("content_id", Text),
+    Column("size_bytes", Integer, nullable=False),
+    Column("entries", Integer, nullable=False),
+    Column("verified_at", Time),
+    _one_of("state", PlacementState),
+    sqlite_with_rowid=False,
+)
+
+transfer = Table(
+    "transfer",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("snapshot_id", Integer, ForeignKey("snapshot.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("source", Text, ForeignKey("tier.name"), nullable=False),
+    Column("destination", Text, ForeignKey("tier.name"), nullable=False),
+    Column("release", Boolean, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("reason", Prose, nullable=False),
+    Column("requested_by", Prose, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("not_before", Time),
+    Column("error", Prose),
+    Column("error_code", Text),
+    Column("bytes_total", Integer, nullable=False),
+    Column("bytes_done", Integer, nullable=False),
+    Column("files_total", Integer, nullable=False),
+    Column("files_done", Integer, nullable=False),
+    Column("is_paused", Boolean, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("started_at", Time),
+    Column("advanced_at", Time, nullable=False),  # of the last change of state
+    Column("finished_at", Time),
+    _one_of("kind", TransferKind),
+    _one_of("state", TransferState),
+    CheckConstraint(f"(finished_at IS NULL) = ({_LIVE})", name="finished_at_tells_live"),
+    CheckConstraint("release = 0 OR kind = 'migrate'", name="only_a_migrate_releases"),
+    CheckConstraint("source <> destination", name="source_is_not_destination"),
+    CheckConstraint("attempt >= 1", name="attempt_counts_from_one"),
+    Index("transfer_one_live", "snapshot_id", unique=True, sqlite_where=text(_LIVE)),
+    Index("transfer_failed", "snapshot_id", sqlite_where=text("state = 'failed'")),
+    Index("transfer_of_snapshot", "snapshot_id"),
+    sqlite_autoincrement=True,
+)
+
+hold = Table(
+    "hold",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("snapshot_id", Integer, ForeignKey("snapshot.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("holder", Prose, nullable=False),
+    Column("since", Time, nullable=False),
+    Column("renewed_at", Time, nullable=False),
+    Column("expires_at", Time),
+    Column("ended_at", Time),
+    Column("generation", Integer, nullable=False),
+    Column("note", Prose),
+    Column("request_key", Text),
+    _one_of("kind", HoldKind),
+    CheckConstraint("(kind = 'pin') = (expires_at IS NULL)", name="only_leases_expire"),
+    Index("hold_one_per_request", "request_key", unique=True, sqlite_where=text("ended_at IS NULL")),
+    Index("hold_one_pin", "snapshot_id", unique=True, sqlite_where=text("kind = 'pin' AND ended_at IS NULL")),
+    Index("hold_open", "snapshot_id", sqlite_where=text("ended_at IS NULL")),
+    sqlite_autoincrement=True,
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Time, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("dataset", Text),  # the name at that time: history does not change when a snapshot is renamed
+    Column("name", Text),
+    Column("snapshot_id", Integer, ForeignKey("snapshot.id")),
+    Column("transfer_id", Integer, ForeignKey("transfer.id")),
+    Column("message", Prose, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("event_of_name", "dataset", "name"),
+    Index("event_of_snapshot", "snapshot_id"),
+    Index("event_of_transfer", "transfer_id"),
+    sqlite_autoincrement=True,
+)
+
+setting = Table(
+    "setting",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)

@@ -1,0 +1,94 @@
+"""Transactions: who may write when, and who is told afterwards. The base of every part of the catalog."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Connection, text
+
+from tierd.catalog.engine import Opened, open_database, translated
+from tierd.errors import CatalogError
+
+_NEWEST = text("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0)")
+
+
+class Session:
+    """An open catalog: any number of readers, one writer at a time, in any thread."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._db = opened
+        self._write_lock = threading.Lock()
+        self._news = threading.Condition()
+        self._is_closed = False
+        with self._reading() as conn:
+            self._newest_event: int = conn.scalar(_NEWEST)
+
+    @classmethod
+    def open(cls, path: Path, *, wait_s: float = 5.0) -> Self:
+        """Open the catalog, creating or upgrading it as needed, and keep others out until it is closed.
+
+        Args:
+            wait_s: how long to wait for another daemon, or for workers it left behind, to let go of it.
+
+        Raises:
+            CatalogLocked: another daemon or program owns it.
+            CatalogTooNew: a newer tierd wrote it.
+            CatalogCorrupt: it is damaged; nothing was changed.
+            CatalogError: it cannot be opened or written.
+        """
+        return cls(open_database(path, wait_s=wait_s))
+
+    @property
+    def path(self) -> Path:
+        """The database file."""
+        return self._db.path
+
+    @property
+    def lock_fd(self) -> int:
+        """The locked descriptor; while a worker inherits it, no other daemon can open the catalog."""
+        return self._db.lock_fd
+
+    def close(self) -> None:
+        """Wait for the write under way, end waiting readers, and let others open the catalog."""
+        with self._write_lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._db.close()
+        with self._news:
+            self._news.notify_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """One consistent read: everything inside sees the same moment."""
+        self._check_open()
+        with translated(self.path), self._db.reader.connect() as conn, conn.begin():
+            yield conn
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """One transaction: all of it or nothing is kept; those who wait for events are told after the commit."""
+        with self._write_lock:
+            self._check_open()
+            with translated(self.path), self._db.writer.begin() as conn:
+                yield conn
+                newest: int = conn.scalar(_NEWEST)
+        with self._news:
+            if newest > self._newest_event:
+                self._newest_event = newest
+                self._news.notify_all()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise CatalogError("the catalog is closed", hint="The daemon is stopping; try again when it runs.")

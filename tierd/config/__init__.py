@@ -1,0 +1,24 @@
+"""Typed settings, mirrored by `config.example.toml`; `load()` reports every fault at once.
+
+settings: the dataclasses · keys: which key is which setting · values: how one value is read ·
+document: a file as far as it could be read · rules, places: checks across values and on the mounts.
+"""
+
+from tierd.config.fault import Fault, Mounts
+from tierd.config.load import DEFAULT_PATH, PATH_VARIABLE, check, config_path, load
+from tierd.config.settings import ApiConfig, Config, LogConfig, MoverConfig, ObserveConfig
+
+__all__ = [
+    "DEFAULT_PATH",
+    "PATH_VARIABLE",
+    "ApiConfig",
+    "Config",
+    "Fault",
+    "LogConfig",
+    "Mounts",
+    "MoverConfig",
+    "ObserveConfig",
+    "check",
+    "config_path",
+    "load",
+]

@@ -1,0 +1,201 @@
+"""From TOML to values: unknown keys, wrong types, missing keys and unreadable values, all of them at once.
+
+What it returns is a draft: every value that could be read, so that the checks across sections can go on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tierd.config import keys
+from tierd.config.fault import Faults
+from tierd.config.keys import Key
+from tierd.config.values import type_name
+from tierd.errors import InvalidRequest
+
+# Values are of the types that the readers in `keys` return; they meet the dataclasses' fields in `build`.
+Values = dict[str, Any]
+
+ROLES = ("read", "warm", "admin")
+_DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
+_AT_LINE = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
+
+
+@dataclass(kw_only=True)
+class Draft:
+    """One tier or dataset as far as it could be read.
+
+    Attributes:
+        where: how faults name it, `tiers[hdd]`, or `tiers[#2]` when it has no usable name.
+        policy: of a dataset: its own rules, to be laid over the defaults.
+    """
+
+    where: str
+    values: Values
+    policy: Values = field(default_factory=dict)
+
+    @property
+    def name(self) -> str | None:
+        return self.values.get("name")
+
+
+@dataclass(kw_only=True)
+class Document:
+    """A whole file as far as it could be read; keys are attribute names of the settings."""
+
+    top: Values = field(default_factory=dict)
+    tiers: list[Draft] = field(default_factory=list)
+    datasets: list[Draft] = field(default_factory=list)
+    defaults: Values = field(default_factory=dict)
+    sections: dict[str, Values] = field(default_factory=dict)
+
+
+def parse_toml(path: Path, faults: Faults) -> dict[str, object] | None:
+    """Read the file; None, and one fault, when it cannot be read or is no TOML."""
+    text = ""
+    try:
+        text = path.read_bytes().decode()
+        return tomllib.loads(text)
+    except OSError as error:
+        instead = f"Create it from config.example.toml, or name another file ({error.__class__.__name__})."
+        faults.add(str(path), f"cannot be read: {(error.strerror or str(error)).lower()}", instead)
+    except UnicodeDecodeError as error:
+        faults.add(str(path), f"byte {error.start} is not UTF-8 text", "Save the file as UTF-8.")
+    except RecursionError:
+        faults.add(str(path), "lists are nested too deeply", "No key needs nested lists.")
+    # tomllib also raises a plain ValueError, for numbers with thousands of digits.
+    except ValueError as error:
+        faults.add(*_syntax_fault(path, text, str(error)))
+    return None
+
+
+def _syntax_fault(path: Path, text: str, message: str) -> tuple[str, str, str]:
+    """Name the line of what tomllib complains about, where it says it."""
+    place = _AT_LINE.search(message)
+    key, column = str(path), ""
+    if place:
+        key = f"line {place[1] or max(1, len(text.splitlines()))}"
+        column = f" (column {place[2]})" if place[2] else " (at the end)"
+    reason = _AT_LINE.sub("", message)
+    instead = "Correct the line; text needs quotes, and a key or table may appear only once."
+    return key, f"not valid TOML: {reason[:1].lower()}{reason[1:]}{column}", instead
+
+
+def read_document(raw: dict[str, object], faults: Faults) -> Document:
+    """Read every section of a parsed file."""
+    document = Document()
+    scalars = {key: value for key, value in raw.items() if key not in keys.SECTIONS}
+    document.top = _read_table(scalars, keys.TOP, "", faults)
+    for section in ("tiers", "datasets"):
+        drafts = document.tiers if section == "tiers" else document.datasets
+        for where, table in _entries(raw, section, faults):
+            drafts.append(_read_entry(table, section, where, faults))
+    if not document.tiers and "tiers" not in raw:
+        instead = "Add a [[tiers]] table with name, root and rank for the flash (rank 0) and one for the HDD (rank 1)."
+        faults.add("tiers", "there is none", instead)
+    document.defaults = _read_table(_table(raw, "defaults", faults), keys.POLICY, "defaults", faults)
+    for section in ("api", "mover", "observe", "log"):
+        table = _table(raw, section, faults)
+        document.sections[section] = _read_table(table, keys.SECTIONS[section], section, faults)
+        if section == "api":
+            document.sections["api"]["tokens"] = _read_tokens(_table(table, "tokens", faults, "api."), faults)
+    return document
+
+
+def _read_entry(table: dict[str, object], section: str, where: str, faults: Faults) -> Draft:
+    draft = Draft(where=where, values=_read_table(table, keys.SECTIONS[section], where, faults, section))
+    if section == "datasets":
+        inner = _table(table, "policy", faults, f"{where}.")
+        draft.policy = _read_table(inner, keys.POLICY, f"{where}.policy", faults)
+    return draft
+
+
+def _read_table(
+    table: dict[str, object], known: Sequence[Key], where: str, faults: Faults, section: str | None = None
+) -> Values:
+    by_name = {key.name: key for key in known}
+    prefix = f"{where}." if where else ""
+    found: Values = {}
+    for written, value in table.items():
+        key = by_name.get(written)
+        if key is not None:
+            try:
+                found[key.attribute] = key.read(value)
+            except InvalidRequest as error:
+                faults.add(prefix + written, error.message, error.hint or "")
+        elif written not in keys.INNER.get(section or where, ()):
+            faults.add(prefix + written, *_unknown(written, known, section or where))
+    for key in known:
+        if key.is_required and key.name not in table:
+            faults.add(prefix + key.name, "is missing", f"Add `{key.name} = …` to this [[{section}]] table.")
+    return found
+
+
+def _unknown(written: str, known: Sequence[Key], section: str) -> tuple[str, str]:
+    """Say which key or section was probably meant."""
+    inner = keys.INNER.get(section, ())
+    here = [key.name for key in known] + list(inner) + ([] if section else list(keys.SECTIONS))
+    near = difflib.get_close_matches(written, here, n=1)
+    if near:
+        return "is an unknown key", f"Did you mean `{near[0]}`?"
+    homes = [name for name, of_it in keys.SECTIONS.items() if written in {key.name for key in of_it}]
+    if written in {key.name for key in keys.TOP}:
+        return "does not belong here", f"Write `{written}` at the top of the file, before the first [table]."
+    if homes:
+        listed = " or ".join(f"[[{home}]]" if home in keys.LISTED else f"[{home}]" for home in homes)
+        return "does not belong here", f"Write `{written}` in {listed}."
+    return "is an unknown key", f"Remove it; known here: {', '.join(sorted(here))}."
+
+
+def _entries(raw: dict[str, object], section: str, faults: Faults) -> Iterator[tuple[str, dict[str, object]]]:
+    """The tables of an array of tables, each with the name that faults use for it."""
+    listed = raw.get(section, [])
+    instead = f"Begin each entry with [[{section}]] in double brackets, and name it by `name = …`."
+    if not isinstance(listed, list):
+        faults.add(section, f"is {type_name(listed)}, not a list of tables", instead)
+        return
+    seen: set[str] = set()
+    for number, entry in enumerate(listed, 1):
+        if not isinstance(entry, dict):
+            faults.add(f"{section}[#{number}]", f"is {type_name(entry)}, not a table", instead)
+            continue
+        name = entry.get("name")
+        is_usable = isinstance(name, str) and name.isprintable() and 0 < len(name) <= 100
+        if is_usable and name in seen:
+            faults.add(f"{section}[#{number}].name", f"{name!r} is used twice", "Give every entry a name of its own.")
+        where = f"{section}[{name}]" if is_usable and name not in seen else f"{section}[#{number}]"
+        if is_usable:
+            seen.add(str(name))
+        yield where, entry
+
+
+def _table(raw: dict[str, object], name: str, faults: Faults, prefix: str = "") -> dict[str, object]:
+    table = raw.get(name, {})
+    if isinstance(table, dict):
+        return table
+    shown = "[datasets.policy]" if name == "policy" else f"[{prefix}{name}]"
+    faults.add(prefix + name, f"is {type_name(table)}, not a table", f"Write {shown} in single brackets.")
+    return {}
+
+
+def _read_tokens(table: dict[str, object], faults: Faults) -> dict[str, str]:
+    tokens: dict[str, str] = {}
+    for number, (digest, role) in enumerate(table.items(), 1):
+        # What is no digest or no role may be the token itself: it must never reach a screen or a log.
+        where = f"api.tokens[#{number}]"
+        if _DIGEST.fullmatch(digest) is None:
+            instead = 'Write what `printf %s "$TOKEN" | sha256sum` prints, never the token itself.'
+            faults.add(where, "is not 64 hexadecimal digits (it is not shown: it may be a token)", instead)
+        elif digest.lower() in tokens:
+            faults.add(where, "is there twice", "Remove one of the two lines.")
+        if not isinstance(role, str) or role not in ROLES:
+            faults.add(where, "its value is not a role", 'Write "SHA-256 of the token" = "read", "warm" or "admin".')
+        else:
+            tokens[digest.lower()] = role
+    return tokens

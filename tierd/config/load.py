@@ -1,0 +1,80 @@
+"""Load a configuration file, or say everything that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from tierd.config import rules
+from tierd.config.document import Document, parse_toml, read_document
+from tierd.config.fault import Fault, Faults, Mounts
+from tierd.config.places import check_places
+from tierd.config.settings import ApiConfig, Config, LogConfig, MoverConfig, ObserveConfig
+from tierd.errors import ConfigError
+from tierd.model.dataset import Dataset
+from tierd.model.policy import Policy
+from tierd.model.tier import Tier
+
+DEFAULT_PATH = Path("/etc/tierd/config.toml")
+PATH_VARIABLE = "TIERD_CONFIG"
+
+
+def config_path(environ: Mapping[str, str]) -> Path:
+    """Where the configuration is: what TIERD_CONFIG says, else /etc/tierd/config.toml."""
+    return Path(environ.get(PATH_VARIABLE) or DEFAULT_PATH)
+
+
+def load(path: Path, *, mounts: Mounts = Mounts.REQUIRED) -> Config:
+    """Read and check a configuration file.
+
+    Unless mounts are ignored, the paths of tiers and datasets come back with symbolic links resolved, so that a
+    dataset's path always begins with its home's root.
+
+    Raises:
+        ConfigError: its message lists every fault.
+    """
+    faults = Faults()
+    document = _read(path, mounts, faults)
+    found = faults.found()
+    if document is None or found:
+        lines = "".join(f"\n  {fault}" for fault in found)
+        count = "1 fault" if len(found) == 1 else f"{len(found)} faults"
+        raise ConfigError(
+            f"the configuration {path} has {count}:{lines}",
+            hint="Correct the file; `tierd check-config` gives the same list.",
+        )
+    return _build(document, path)
+
+
+def check(path: Path, *, mounts: Mounts = Mounts.REQUIRED) -> list[Fault]:
+    """Everything that is wrong with a configuration file; empty when nothing is."""
+    faults = Faults()
+    _read(path, mounts, faults)
+    return faults.found()
+
+
+def _read(path: Path, mounts: Mounts, faults: Faults) -> Document | None:
+    raw = parse_toml(path, faults)
+    if raw is None:
+        return None
+    document = read_document(raw, faults)
+    rules.check_rules(document, faults)
+    check_places(document, mounts, faults)
+    return document
+
+
+def _build(document: Document, source: Path) -> Config:
+    defaults = Policy(**document.defaults)
+    return Config(
+        tiers=tuple(Tier(**draft.values) for draft in document.tiers),
+        datasets=tuple(
+            Dataset(**draft.values, policy=replace(defaults, **draft.policy)) for draft in document.datasets
+        ),
+        **document.top,
+        api=ApiConfig(**document.sections["api"]),
+        mover=MoverConfig(**document.sections["mover"]),
+        observe=ObserveConfig(**document.sections["observe"]),
+        log=LogConfig(**document.sections["log"]),
+        source=source,
+    )

@@ -1,0 +1,210 @@
+"""Readers of single values: from what TOML gives to what the settings hold, or a precise complaint.
+
+Each reader takes any TOML value and raises `InvalidRequest` (message: what is wrong, hint: what to write).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from tierd.errors import InvalidRequest
+from tierd.model.dataset import WHOLE, is_dataset_name
+from tierd.model.tier import TierKind
+from tierd.model.units import parse_duration, parse_percent, parse_rate, parse_size
+
+Reader = Callable[[object], object]
+
+OFF = "off"
+AUTO = "auto"
+UNLIMITED = "unlimited"
+
+_TYPE_NAMES = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "a table",
+}
+_NAME_HINT = "Use letters, digits, dot, dash and underscore, at most 100, and no dot at the start."
+_MODE = re.compile(r"0[0-7]{3}")
+_LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
+
+
+def type_name(value: object) -> str:
+    """What a person calls the type of a TOML value."""
+    return _TYPE_NAMES.get(type(value), "a date or time")
+
+
+def text(value: object) -> str:
+    """Text that is not empty."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"is {type_name(value)}, not text", hint="Put it in quotes.")
+    if not value.strip() or not value.isprintable():
+        raise InvalidRequest(f"{value!r} is empty or has unprintable characters", hint="Write plain text.")
+    return value
+
+
+def name(value: object) -> str:
+    """The name of a tier or dataset."""
+    word = text(value)
+    if not is_dataset_name(word):
+        raise InvalidRequest(f"{word!r} cannot be used as a name", hint=_NAME_HINT)
+    return word
+
+
+def choice(*allowed: str) -> Callable[[object], str]:
+    """A reader for one of these words."""
+
+    def read(value: object) -> str:
+        listed = " or ".join(f'"{word}"' for word in allowed)
+        if not isinstance(value, str) or value not in allowed:
+            raise InvalidRequest(f"{value!r} is unknown", hint=f"Write {listed}.")
+        return value
+
+    return read
+
+
+def tier_kind(value: object) -> TierKind:
+    """The storage driver of a tier."""
+    return TierKind(choice(*TierKind)(value))
+
+
+def path(value: object) -> Path:
+    """An absolute path without `..`."""
+    written = text(value)
+    if not written.startswith("/"):
+        why = "~ is not expanded" if written.startswith("~") else "there is no directory it could be relative to"
+        raise InvalidRequest(f"{written!r} is not absolute", hint=f"Write the full path, starting with /; {why}.")
+    if ".." in written.split("/"):
+        # Where `..` leads depends on links on the way, which may change after this check.
+        raise InvalidRequest(f"{written!r} contains ..", hint="Write the path without it.")
+    # POSIX leaves a leading // open; to Linux it is /.
+    return Path("/" + os.path.normpath(written).lstrip("/"))
+
+
+def path_or_off(value: object) -> Path | None:
+    """An absolute path, or "off" for none."""
+    return None if value == OFF else path(value)
+
+
+def whole(lowest: int, highest: int | None = None) -> Reader:
+    """A reader for a whole number within bounds."""
+
+    def read(value: object) -> int:
+        bounds = f"from {lowest} to {highest}" if highest is not None else f"of at least {lowest}"
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InvalidRequest(f"is {type_name(value)}, not a whole number", hint=f"Write a whole number {bounds}.")
+        if value < lowest or (highest is not None and value > highest):
+            raise InvalidRequest(f"{value} is out of range", hint=f"Write a whole number {bounds}.")
+        return value
+
+    return read
+
+
+def _quantity(value: object, hint: str) -> str | int | float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InvalidRequest(f"is {type_name(value)}, not a quantity", hint=hint)
+    return value
+
+
+def duration(value: object) -> timedelta:
+    """A duration longer than zero."""
+    length = duration_or_zero(value)
+    if not length:
+        raise InvalidRequest("is zero", hint='Write a duration longer than zero, like "30s".')
+    return length
+
+
+def duration_or_zero(value: object) -> timedelta:
+    """A duration, zero included."""
+    return parse_duration(_quantity(value, 'Write a duration, like "30s" or "6h".'))
+
+
+def duration_or_never(value: object) -> timedelta | None:
+    """A duration, zero included, or "never"."""
+    return parse_duration(_quantity(value, 'Write a duration, like "14d", or "never".'), or_never=True)
+
+
+def seconds(value: object) -> float:
+    """A duration longer than zero, as seconds."""
+    return duration(value).total_seconds()
+
+
+def seconds_or_zero(value: object) -> float:
+    """A duration, zero included, as seconds."""
+    return duration_or_zero(value).total_seconds()
+
+
+def share(value: object) -> float:
+    """A share of a whole above zero, as a ratio."""
+    ratio = parse_percent(_quantity(value, 'Write "90%" or 0.9.'))
+    if not ratio:
+        raise InvalidRequest("is zero", hint="Write a share above 0 % and up to 100 %.")
+    return ratio
+
+
+def size_or_auto(value: object) -> int | None:
+    """A size above zero, or "auto"."""
+    if value == AUTO:
+        return None
+    size_bytes = parse_size(_quantity(value, 'Write a size, like "2 TiB", or "auto".'))
+    if not size_bytes:
+        raise InvalidRequest("is zero", hint='Write a size above zero, like "2 TiB", or "auto".')
+    return size_bytes
+
+
+def rate_or_unlimited(value: object) -> int | None:
+    """A rate above zero, or "unlimited"."""
+    if value == UNLIMITED:
+        return None
+    rate_bytes_per_s = parse_rate(_quantity(value, 'Write a rate, like "200 MB/s", or "unlimited".'))
+    if not rate_bytes_per_s:
+        raise InvalidRequest("is zero", hint='Write a rate above zero, like "200 MB/s", or "unlimited".')
+    return rate_bytes_per_s
+
+
+def snapshot_pattern(value: object) -> str | None:
+    """A shell pattern for directory names; "self" (the directory itself) is None."""
+    pattern = text(value)
+    if pattern == WHOLE:
+        return None
+    if "/" in pattern or pattern.startswith("."):
+        raise InvalidRequest(
+            f"{pattern!r} cannot match a snapshot's name",
+            hint='Snapshots are direct children of the path: write "*", a pattern like "v*", or "self".',
+        )
+    return pattern
+
+
+def mode(value: object) -> int:
+    """File permissions as four octal digits in quotes."""
+    # A bare 666 would be read as decimal and give quite different permissions.
+    if not isinstance(value, str) or _MODE.fullmatch(value) is None:
+        raise InvalidRequest(f"{value!r} is not a file mode", hint='Write four octal digits in quotes, like "0666".')
+    return int(value, 8)
+
+
+def user_names(value: object) -> tuple[str, ...]:
+    """A list of user names."""
+    hint = 'Write a list of user names, like ["alice", "bob"].'
+    if not isinstance(value, list):
+        raise InvalidRequest(f"is {type_name(value)}, not a list", hint=hint)
+    if not all(isinstance(user, str) and user.strip() and user.isprintable() for user in value):
+        raise InvalidRequest("has an entry that is no user name", hint=hint)
+    return tuple(value)
+
+
+def listen_or_off(value: object) -> str | None:
+    """`host:port`, or "off"."""
+    if value == OFF:
+        return None
+    hint = 'Write "HOST:PORT", like "127.0.0.1:8920" or "[::1]:8920", or "off".'
+    match = _LISTEN.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not 0 < int(match[1]) < 65536:
+        raise InvalidRequest(f"{value!r} is not an address to listen on", hint=hint)
+    return match[0]

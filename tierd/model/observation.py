@@ -1,0 +1,48 @@
+"""What observation reports: the measure of a tree, and accesses seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tierd.model.dataset import AccessSource, SnapshotId
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One walk over a snapshot's tree (metadata only, no file is opened).
+
+    Attributes:
+        root_inode: of the tree's root directory.
+        size_bytes: apparent bytes of its regular files, each hard-linked file once; disk_bytes: allocated.
+        files: regular files; entries: everything, the root included.
+        newest_change: the newest mtime or ctime of any entry.
+        newest_access: the newest atime of a regular file; None where the mount keeps none (noatime).
+        problem: why tierd cannot look after this tree (names the entry), or None.
+    """
+
+    root_inode: int
+    size_bytes: int
+    disk_bytes: int
+    files: int
+    entries: int
+    newest_change: datetime
+    newest_access: datetime | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccessBatch:
+    """Accesses of one snapshot since the last flush.
+
+    Attributes:
+        read_at, written_at: the newest of each kind, None where there was none.
+        reads, writes: how many events were merged.
+    """
+
+    snapshot_id: SnapshotId
+    read_at: datetime | None = None
+    written_at: datetime | None = None
+    reads: int = 0
+    writes: int = 0
+    source: AccessSource = AccessSource.EVENTS

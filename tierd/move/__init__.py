@@ -1,0 +1,1 @@
+"""Carries transfers out: idempotent steps, run in worker processes, claimed and supervised by the mover."""

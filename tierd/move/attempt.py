@@ -1,0 +1,183 @@
+"""One running worker process, seen from the daemon: a thread that starts it, answers it and files its end."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tierd.catalog import Catalog
+from tierd.errors import Interrupted, TierdError
+from tierd.model.transfer import TransferState
+from tierd.move.job import Job
+from tierd.move.worker import Advance, Ended, LetGo, Message, Report
+
+log = logging.getLogger(__name__)
+
+_SAVE_INTERVAL_S = 2.0
+_RATE_WINDOW_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an attempt ended: in which state of the transfer, with which error; a crash has neither message nor error."""
+
+    state: TransferState
+    error: TierdError | None = None
+    is_crash: bool = False
+
+
+class Attempt:
+    """A worker process and the thread that attends to it.
+
+    Args:
+        on_end: called in that thread once the process is gone.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        catalog: Catalog,
+        clock: Callable[[], datetime],
+        on_end: Callable[[Attempt, Outcome], None],
+    ) -> None:
+        self.job = job
+        self.bytes_done = 0
+        self.files_done = 0
+        self.step = "starting"
+        self.copied_bytes = 0
+        self.copy_seconds = 0.0
+        self._catalog = catalog
+        self._clock = clock
+        self._on_end = on_end
+        self._state = job.transfer.state
+        self._process: subprocess.Popen[bytes] | None = None
+        self._wish_to_stop = threading.Event()
+        self._thread = threading.Thread(target=self._attend, name=f"transfer-{job.transfer.id}", daemon=True)
+        self._samples: list[tuple[float, int]] = []
+        self._saved_at = 0.0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
+    def ask_to_stop(self) -> None:
+        """At its next report the worker is told to stop and leave everything resumable."""
+        self._wish_to_stop.set()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    # -- the thread -------------------------------------------------------------------------------------
+
+    def _attend(self) -> None:
+        ours, theirs = socket.socketpair()
+        connection: Connection[Any, Any] = Connection(ours.detach())
+        outcome = Outcome(state=self._state, is_crash=True)
+        try:
+            with theirs:
+                command = [sys.executable, "-I", "-m", "tierd.move.worker", str(theirs.fileno())]
+                # The lock goes along: a new daemon waits until the workers of the old one are gone.
+                inherited = (theirs.fileno(), self._catalog.lock_fd)
+                self._process = subprocess.Popen(
+                    command, pass_fds=inherited, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/"
+                )
+            connection.send(self.job)
+            outcome = self._serve(connection) or Outcome(state=self._state, is_crash=True)
+        except (EOFError, OSError) as error:
+            log.warning("transfer %s: the worker is gone: %s", self.job.transfer.id, error)
+            outcome = Outcome(state=self._state, is_crash=True)
+        finally:
+            connection.close()
+            if self._process is not None:
+                self._process.wait()
+            self._on_end(self, outcome)
+
+    def _serve(self, connection: Connection[Any, Any]) -> Outcome | None:
+        while True:
+            message: Message = connection.recv()
+            if isinstance(message, Ended):
+                connection.send(None)
+                return Outcome(state=message.state, error=message.error)
+            try:
+                self._answer(message)
+            except TierdError as error:
+                connection.send(error)
+            else:
+                connection.send(None)
+
+    def _answer(self, message: Advance | LetGo | Report) -> None:
+        transfer = self.job.transfer
+        match message:
+            case Advance():
+                self._catalog.advance(
+                    transfer.id,
+                    message.expected,
+                    message.new,
+                    now=self._clock(),
+                    message=message.message,
+                    effects=message.effects,
+                    unless_held=message.unless_held,
+                )
+                self._state = message.new
+            case LetGo():
+                self._catalog.let_go(transfer.id, now=self._clock())
+            case Report():
+                self._note(message)
+                self._pass_on_wishes()
+
+    def _pass_on_wishes(self) -> None:
+        if self._wish_to_stop.is_set():
+            raise Interrupted("stop")
+        now = self._catalog.transfer(self.job.transfer.id)
+        if now.cancel_requested:
+            raise Interrupted("cancel")
+        if now.is_paused or self._catalog.all_paused:
+            raise Interrupted("pause")
+
+    def _note(self, report: Report) -> None:
+        at = time.monotonic()
+        if report.step != self.step:
+            self._samples.clear()
+        self.step, self.bytes_done, self.files_done = report.step, report.bytes_done, report.files_done
+        self._samples.append((at, report.bytes_done))
+        while at - self._samples[0][0] > _RATE_WINDOW_S:
+            self._samples.pop(0)
+        if report.step == "copy":
+            if len(self._samples) > 1:
+                self.copy_seconds += at - self._samples[-2][0]
+            self.copied_bytes = report.bytes_done
+            if at - self._saved_at > _SAVE_INTERVAL_S:
+                self._saved_at = at
+                self._catalog.set_progress(self.job.transfer.id, report.bytes_done, report.files_done)
+
+    # -- asked by others -----------------------------------------------------------------------------------
+
+    def rate(self) -> float | None:
+        """Bytes/s over the last seconds of this step; None until there are two samples."""
+        samples = list(self._samples)
+        if len(samples) < 2 or samples[-1][0] <= samples[0][0]:
+            return None
+        return (samples[-1][1] - samples[0][1]) / (samples[-1][0] - samples[0][0])
+
+    def eta_s(self) -> float | None:
+        """Seconds until the copy is made and verified, at the present rate."""
+        rate = self.rate()
+        if not rate or self.step not in ("copy", "verify"):
+            return None
+        total = self.job.transfer.bytes_total
+        left = max(0, total - self.bytes_done)
+        if self.step == "copy" and self.job.verify == "read":
+            left += total
+        return left / rate

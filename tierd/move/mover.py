@@ -1,0 +1,301 @@
+"""The mover: claims transfers from the catalog, runs each in a worker process, and records what becomes of it.
+
+Runs in the daemon process. One thread per running worker: it starts the process (which dies with that thread),
+answers its requests by guarded updates of the catalog, and files the end. A worker that dies leaves its
+transfer where it was; the next attempt goes on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from tierd.catalog import Catalog
+from tierd.config import Config
+from tierd.errors import Held, IllegalTransition, Interrupted, NotFound, TierdError
+from tierd.model.dataset import SnapshotId
+from tierd.model.tier import TierName, TierUsage
+from tierd.model.transfer import Transfer, TransferId, TransferKind, TransferState
+from tierd.model.units import format_size
+from tierd.move.attempt import Attempt, Outcome
+from tierd.move.job import Job, Place
+from tierd.move.rates import Rates
+from tierd.storage.base import Site
+
+log = logging.getLogger(__name__)
+
+_SUPPRESS_AFTER = timedelta(seconds=2)
+"""Events of our own reads may still be on their way when a worker has ended."""
+_SPARE_BYTES = 1 << 30
+
+
+class Suppressor(Protocol):
+    """The part of the tracker that the mover talks to: tierd's own reads are not uses."""
+
+    def suppress(self, snapshot_id: SnapshotId) -> None: ...
+    def unsuppress(self, snapshot_id: SnapshotId) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Live progress of a transfer; `step` is what the worker does now, or what the transfer waits for."""
+
+    bytes_done: int
+    files_done: int
+    rate_bytes_per_s: float | None
+    eta_s: float | None
+    step: str
+
+
+class Mover:
+    """See the module.
+
+    Args:
+        usage: how full each tier is now.
+        on_end: called (from a worker's thread) after a transfer ended or will be tried again.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        catalog: Catalog,
+        clock: Callable[[], datetime],
+        usage: Callable[[], Mapping[TierName, TierUsage]],
+        suppressor: Suppressor,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._config = config
+        self._catalog = catalog
+        self._clock = clock
+        self._usage = usage
+        self._suppressor = suppressor
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._running: dict[TransferId, Attempt] = {}
+        self._waiting: dict[TransferId, str] = {}
+        self._crashed: dict[TransferId, tuple[int, datetime]] = {}
+        self._quiet: list[tuple[datetime, SnapshotId]] = []
+        self._is_stopping = False
+        self.rates = Rates()
+
+    # -- control loop --------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Start what can be started now. Called by the control loop, from one thread."""
+        now = self._clock()
+        self._lift_suppressions(now)
+        with self._lock:
+            if self._is_stopping or self._catalog.all_paused:
+                return
+            free = self._config.mover.workers - len(self._running)
+            running = set(self._running)
+        self._waiting.clear()
+        if free <= 0:
+            return
+        usage = self._usage()
+        for transfer in self._catalog.claimable(now, free + len(running) + 64):
+            if free <= 0:
+                break
+            if transfer.id not in running and self._may_start(transfer, usage, now):
+                free -= self._start(transfer)
+
+    def _may_start(self, transfer: Transfer, usage: Mapping[TierName, TierUsage], now: datetime) -> bool:
+        crashed = self._crashed.get(transfer.id)
+        if crashed is not None and now < crashed[1]:
+            self._waiting[transfer.id] = "waiting after its worker died"
+            return False
+        for name in (transfer.source, transfer.destination):
+            state = usage.get(name)
+            if state is None or not state.is_online:
+                self._waiting[transfer.id] = f"waiting for tier {name}"
+                return False
+        if transfer.state is TransferState.QUEUED and not self._needs_no_copy(transfer):
+            there = usage[transfer.destination]
+            spare = min(_SPARE_BYTES, there.capacity_bytes // 100)
+            missing = transfer.bytes_total + spare - there.free_bytes
+            if missing > 0:
+                self._waiting[transfer.id] = f"waiting for {format_size(missing)} more on {transfer.destination}"
+                return False
+        return True
+
+    def _needs_no_copy(self, transfer: Transfer) -> bool:
+        return transfer.kind is TransferKind.MIGRATE and any(
+            p.tier == transfer.destination and p.state == "verified"
+            for p in self._catalog.placements(transfer.snapshot_id)
+        )
+
+    def _start(self, transfer: Transfer) -> int:
+        """Start a worker; returns how many slots that takes."""
+        try:
+            job = self._job(transfer)
+        except (NotFound, TierdError) as error:
+            self._file_error(transfer.id, transfer.state, error)
+            return 0
+        attempt = Attempt(job, self._catalog, self._clock, self._ended)
+        with self._lock:
+            if self._is_stopping:
+                return 0
+            self._running[transfer.id] = attempt
+        self._suppressor.suppress(transfer.snapshot_id)
+        attempt.start()
+        return 1
+
+    def _job(self, transfer: Transfer) -> Job:
+        snapshot = self._catalog.snapshot_by_id(transfer.snapshot_id)
+        dataset = next((d for d in self._config.datasets if d.name == snapshot.ref.dataset), None)
+        if dataset is None:
+            raise NotFound(f"dataset {snapshot.ref.dataset} is not configured any more")
+        placements = {p.tier: p for p in self._catalog.placements(snapshot.id)}
+
+        def place(name: TierName) -> Place:
+            tier = next((t for t in self._config.tiers if t.name == name), None)
+            identity = self._catalog.tier_identity(name)
+            if tier is None or identity is None:
+                raise NotFound(f"tier {name} is not configured any more")
+            placement = placements.get(name)
+            site = Site(
+                snapshot_key=snapshot.key,
+                dataset=snapshot.ref.dataset,
+                name=snapshot.ref.name,
+                location=placement.location if placement is not None else None,
+                home_path=bytes(snapshot.path) if name == dataset.home else None,
+            )
+            return Place(tier=tier, identity=identity, site=site, placement=placement)
+
+        source, destination = place(transfer.source), place(transfer.destination)
+        rates = [r for r in (source.tier.read_rate, destination.tier.write_rate) if r is not None]
+        return Job(
+            transfer=transfer,
+            snapshot=snapshot,
+            source=source,
+            destination=destination,
+            home=place(dataset.home),
+            verify=dataset.policy.verify,
+            # Shared evenly over the slots, so that the tier's limit holds whatever runs beside it.
+            bytes_per_s=min(rates) // self._config.mover.workers if rates else None,
+            settings=self._config.mover,
+        )
+
+    # -- ends ----------------------------------------------------------------------------------------
+
+    def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Called in the attempt's thread when its worker is gone."""
+        transfer = attempt.job.transfer
+        try:
+            if outcome.is_crash:
+                self._file_crash(transfer, outcome)
+            elif outcome.error is not None:
+                self._file_error(transfer.id, outcome.state, outcome.error)
+            else:
+                self._crashed.pop(transfer.id, None)
+                self.rates.learn(transfer, attempt.copied_bytes, attempt.copy_seconds)
+        except TierdError as error:
+            log.error("transfer %s: its end could not be recorded: %s", transfer.id, error)
+        finally:
+            with self._lock:
+                self._running.pop(transfer.id, None)
+                self._quiet.append((self._clock() + _SUPPRESS_AFTER, transfer.snapshot_id))
+            self._on_end()
+
+    def _file_crash(self, transfer: Transfer, outcome: Outcome) -> None:
+        """The worker died: leave the state as it is, so that the next worker goes on from there."""
+        now = self._clock()
+        count = self._crashed.get(transfer.id, (0, now))[0] + 1
+        if count >= self._config.mover.max_attempts:
+            self._catalog.fail(
+                transfer.id, outcome.state, error=f"its worker died {count} times", error_code="worker_died", now=now
+            )
+            return
+        self._crashed[transfer.id] = (count, now + self._backoff(count))
+        self._catalog.add_event(
+            "transfer.worker_died",
+            now=now,
+            transfer_id=transfer.id,
+            message=f"the worker died while {outcome.state}; it will be tried again",
+        )
+
+    def _file_error(self, transfer_id: TransferId, state: TransferState, error: TierdError) -> None:
+        now = self._clock()
+        if isinstance(error, IllegalTransition):
+            log.warning("transfer %s: %s", transfer_id, error)
+            return
+        if isinstance(error, Interrupted):
+            self._file_interruption(transfer_id, state, error.message)
+            return
+        text = f"{error.message}. {error.hint}" if error.hint else error.message
+        transfer = self._catalog.transfer(transfer_id)
+        if isinstance(error, Held):
+            self._catalog.cancelled(transfer_id, state, message=text, now=now)
+        elif error.is_permanent or transfer.attempt >= self._config.mover.max_attempts:
+            self._catalog.fail(transfer_id, state, error=text, error_code=error.code, now=now)
+        else:
+            wait = self._backoff(transfer.attempt)
+            self._catalog.retry_later(
+                transfer_id, state, error=text, error_code=error.code, not_before=now + wait, now=now
+            )
+
+    def _file_interruption(self, transfer_id: TransferId, state: TransferState, wish: str) -> None:
+        now = self._clock()
+        if wish == "cancel":
+            message = "cancelled; a copy already in place was kept, an unfinished one was removed"
+            self._catalog.cancelled(transfer_id, state, message=message, now=now)
+        elif wish == "pause" and state is not TransferState.QUEUED:
+            self._catalog.advance(transfer_id, state, TransferState.QUEUED, now=now, message="paused")
+
+    def _backoff(self, attempt: int) -> timedelta:
+        settings = self._config.mover
+        return timedelta(seconds=min(settings.backoff_max_s, settings.backoff_s * 2 ** min(attempt - 1, 20)))
+
+    def _lift_suppressions(self, now: datetime) -> None:
+        with self._lock:
+            due = [s for at, s in self._quiet if at <= now]
+            self._quiet = [(at, s) for at, s in self._quiet if at > now]
+            busy = {a.job.snapshot.id for a in self._running.values()}
+        for snapshot_id in due:
+            if snapshot_id not in busy:
+                self._suppressor.unsuppress(snapshot_id)
+
+    # -- asked by others -------------------------------------------------------------------------------
+
+    def progress(self, transfer_id: TransferId) -> Progress | None:
+        """Live progress, or None for a transfer that no worker runs and that waits for nothing special."""
+        with self._lock:
+            attempt = self._running.get(transfer_id)
+        if attempt is not None:
+            return Progress(
+                bytes_done=attempt.bytes_done,
+                files_done=attempt.files_done,
+                rate_bytes_per_s=attempt.rate(),
+                eta_s=attempt.eta_s(),
+                step=attempt.step,
+            )
+        waiting = self._waiting.get(transfer_id)
+        if waiting is None:
+            return None
+        return Progress(bytes_done=0, files_done=0, rate_bytes_per_s=None, eta_s=None, step=waiting)
+
+    def live_keys(self) -> set[str]:
+        """Keys of transfers whose staging areas and trash must be left alone by a sweep."""
+        return {t.key for t in self._catalog.transfers(live_only=True, limit=100_000)}
+
+    @property
+    def running(self) -> int:
+        with self._lock:
+            return len(self._running)
+
+    def stop(self, timeout_s: float) -> None:
+        """Ask every worker to stop at its next safe point; kill those that do not in time. All are resumable."""
+        with self._lock:
+            self._is_stopping = True
+            attempts = list(self._running.values())
+        for attempt in attempts:
+            attempt.ask_to_stop()
+        for attempt in attempts:
+            attempt.join(timeout_s)
+        for attempt in attempts:
+            attempt.kill()
+            attempt.join(1.0)

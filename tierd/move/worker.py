@@ -1,0 +1,136 @@
+"""The worker process: carries out one transfer, talking to the daemon over one inherited socket.
+
+Started as `python -m tierd.move.worker FD`. It receives one Job, then sends requests and waits for each answer, so
+that the daemon has committed every state change before the worker goes on. When the daemon dies the socket
+closes and the kernel kills the worker (PR_SET_PDEATHSIG); the transfer goes on after the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tierd.config import MoverConfig
+from tierd.errors import Interrupted, TierdError
+from tierd.fs.linux import die_with_parent, set_io_class
+from tierd.fs.walk import translate
+from tierd.model.effect import Effect
+from tierd.model.transfer import TransferState
+from tierd.move.job import Job
+from tierd.move.steps import Carrier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advance:
+    expected: TransferState
+    new: TransferState
+    effects: tuple[Effect, ...]
+    message: str
+    unless_held: bool
+
+
+@dataclass(frozen=True)
+class LetGo:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    step: str
+    bytes_done: int
+    files_done: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """The last message. `error` is None when the transfer reached its end."""
+
+    state: TransferState
+    error: TierdError | None
+
+
+Message = Advance | LetGo | Report | Ended
+
+
+class DaemonGone(BaseException):
+    """The daemon closed the socket: stop at once, leave everything as it is."""
+
+
+class RemoteDesk:
+    """The daemon's desk at the other end of the socket."""
+
+    def __init__(self, connection: Connection[Any, Any]) -> None:
+        self._connection = connection
+
+    def _ask(self, message: Message) -> None:
+        try:
+            self._connection.send(message)
+            answer: TierdError | None = self._connection.recv()
+        except (EOFError, ConnectionError) as error:
+            raise DaemonGone from error
+        if answer is not None:
+            raise answer
+
+    def advance(
+        self,
+        expected: TransferState,
+        new: TransferState,
+        *,
+        effects: tuple[Effect, ...] = (),
+        message: str = "",
+        unless_held: bool = False,
+    ) -> None:
+        self._ask(Advance(expected=expected, new=new, effects=effects, message=message, unless_held=unless_held))
+
+    def let_go(self) -> None:
+        self._ask(LetGo())
+
+    def report(self, step: str, *, bytes_done: int, files_done: int) -> None:
+        self._ask(Report(step=step, bytes_done=bytes_done, files_done=files_done))
+
+    def end(self, state: TransferState, error: TierdError | None) -> None:
+        self._ask(Ended(state=state, error=error))
+
+
+def lower_priority(settings: MoverConfig) -> None:
+    """Training comes first: be nice with the processor and the disks."""
+    os.nice(settings.nice)
+    set_io_class(settings.io_class)
+
+
+def carry(job: Job, desk: RemoteDesk) -> None:
+    """Run one attempt and tell the desk how it ended."""
+    carrier = Carrier(job, desk, lambda: datetime.now(UTC))
+    error: TierdError | None = None
+    try:
+        carrier.run()
+    except TierdError as failure:
+        error = failure
+    except OSError as failure:
+        error = translate(failure, f"{job.snapshot.ref}: {os.fsdecode(failure.filename or '')}")
+    if isinstance(error, Interrupted) and error.message == "cancel":
+        carrier.undo()
+    desk.end(carrier.state, error)
+
+
+def main() -> None:
+    die_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal: the daemon decides what stops, and when
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    job = connection.recv()
+    os.umask(0)
+    lower_priority(job.settings)
+    try:
+        carry(job, RemoteDesk(connection))
+    except DaemonGone:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

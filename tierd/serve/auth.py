@@ -1,0 +1,161 @@
+"""Who calls and what they may do: peer credentials on the Unix socket, tokens everywhere.
+
+Without a proven identity a caller has no role at all: an application that is reached in any other way (a test
+client, a proxy) needs a token.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import pwd
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import cast
+
+from fastapi import Request
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import HTTPConnection
+
+from tierd.config import ApiConfig
+from tierd.errors import Forbidden, Unauthorized
+
+PEER = "tierd.peer"
+"""Key of the ASGI scope under which the server puts the `Peer`. Nothing that a client sends can set it."""
+
+_TOKEN_HINT = 'Send "Authorization: Bearer TOKEN", or call through the Unix socket of the daemon.'
+
+
+class Role(IntEnum):
+    """What a caller may do; each role includes the ones before it."""
+
+    READ = 1
+    WARM = 2
+    ADMIN = 3
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The process at the other end of a Unix socket, as the kernel says."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who asks. `name` is for people (who holds what, who asked for it), never for decisions."""
+
+    name: str
+    role: Role
+
+
+class Gate:
+    """Decides who a caller is.
+
+    Args:
+        config: admins by user name, tokens by their SHA-256.
+        own_uid: the daemon's user.
+    """
+
+    def __init__(self, config: ApiConfig, *, own_uid: int | None = None) -> None:
+        self._tokens = {digest.lower(): Role[role.upper()] for digest, role in config.tokens.items()}
+        self._admins = {0, os.getuid() if own_uid is None else own_uid} | _uids(config.admins)
+        self._host = socket.gethostname()
+        self._names: dict[int, str] = {}
+
+    async def caller(self, connection: HTTPConnection) -> Caller:
+        """Identify the caller of a request.
+
+        Raises:
+            Unauthorized: a token was sent and is wrong, or one is needed and there is none.
+        """
+        token = _token_of(connection.headers)
+        peer = cast("Peer | None", connection.scope.get(PEER))
+        by_token = None if token is None else self._by_token(token)
+        if peer is None:
+            if by_token is None:
+                raise Unauthorized("a token is needed", hint=_TOKEN_HINT)
+            return by_token
+        by_peer = Caller(name=await self._name(peer), role=self._role(peer))
+        return max(by_peer, by_token or by_peer, key=lambda c: c.role)
+
+    def _by_token(self, token: str) -> Caller:
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+        # Every known digest is compared, in constant time: how long it takes says nothing about any of them.
+        matches = [role for known, role in self._tokens.items() if hmac.compare_digest(known, digest)]
+        if not matches:
+            raise Unauthorized("the token is not known", hint="Ask an administrator for a new token.")
+        return Caller(name=f"token {digest[:8]}", role=matches[0])
+
+    def _role(self, peer: Peer) -> Role:
+        return Role.ADMIN if peer.uid in self._admins else Role.WARM
+
+    async def _name(self, peer: Peer) -> str:
+        name = self._names.get(peer.uid)
+        if name is None:
+            # A directory service may take its time: not on the event loop, and once per user.
+            name = self._names[peer.uid] = await run_in_threadpool(_user_name, peer.uid)
+        return f"{name}@{self._host}:{peer.pid}"
+
+
+class Needs(SecurityBase):
+    """A dependency that identifies the caller and insists on a role; also documents it in the OpenAPI schema."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+        self.scheme_name = "token"
+        self.model = HTTPBearer(
+            description="Needed over TCP. On the Unix socket the kernel tells who calls: root, the daemon's own user "
+            "and the configured admins may do everything, everybody else may read and warm."
+        )
+
+    async def __call__(self, request: Request) -> Caller:
+        gate = cast(Gate, request.app.state.parts.gate)
+        caller = await gate.caller(request)
+        if caller.role < self.role:
+            raise Forbidden(
+                f"this needs the role {self.role.name.lower()}, the caller has {caller.role.name.lower()}",
+                hint="Ask an administrator, or use a token that has the role.",
+            )
+        return caller
+
+
+def _token_of(headers: Mapping[str, str]) -> str | None:
+    """The token of a request; browsers send it as the password of basic authentication."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            raise Unauthorized("the credentials cannot be read", hint=_TOKEN_HINT) from None
+    if scheme:
+        raise Unauthorized("only bearer tokens and basic authentication are known", hint=_TOKEN_HINT)
+    return None
+
+
+def _uids(names: tuple[str, ...]) -> set[int]:
+    found = set()
+    for name in names:
+        try:
+            found.add(pwd.getpwnam(name).pw_uid)
+        except KeyError:  # the check of the configuration reports it; nobody gets the role
+            continue
+    return found
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid-{uid}"

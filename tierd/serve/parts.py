@@ -1,0 +1,45 @@
+"""What every route works with, and how it gets at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from tierd.catalog import Catalog
+from tierd.config import Config
+from tierd.serve.auth import Gate
+from tierd.serve.look import Look
+from tierd.serve.meters import Meters
+from tierd.serve.ports import Clock, Ports
+from tierd.serve.views import Views
+from tierd.serve.watch import Watch
+from tierd.serve.wishes import Wishes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """One of each, built by `create_app`."""
+
+    config: Config
+    catalog: Catalog
+    ports: Ports
+    clock: Clock
+    started_at: datetime
+    gate: Gate
+    views: Views
+    look: Look
+    wishes: Wishes
+    watch: Watch
+    meters: Meters
+
+
+async def _parts(request: Request) -> Parts:
+    # async although nothing is awaited: a plain function would cost every request a hop to a pool thread.
+    return cast(Parts, request.app.state.parts)
+
+
+Have = Annotated[Parts, Depends(_parts)]
+"""Annotation of a route's parameter that receives the parts."""

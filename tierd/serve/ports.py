@@ -1,0 +1,81 @@
+"""What serve needs from parts it may not import; the daemon implements it.
+
+Every method is called from several threads at once and on the way of a request: it must be thread-safe, must not
+touch a disk that may hang, and must return within a millisecond (from what the daemon last measured or was told).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from tierd.model.tier import TierName, TierUsage
+from tierd.model.transfer import TransferId
+
+Clock = Callable[[], datetime]
+"""Tells the time, as an aware datetime in UTC."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a running transfer is, from the mover's own counters.
+
+    Attributes:
+        bytes_done, files_done: of the transfer's totals, in this attempt.
+        rate_bytes_per_s: over the last seconds; None while nothing can be said.
+        eta_s: until the transfer ends, verification included; None while nothing can be said.
+        step: what is being done, a few words (`copying`, `reading back`, `waiting for readers`).
+    """
+
+    bytes_done: int
+    files_done: int
+    rate_bytes_per_s: float | None = None
+    eta_s: float | None = None
+    step: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerStatus:
+    """Which back end tracks access, and how well.
+
+    Attributes:
+        name: `watchdog`, `fanotify`, `atime`.
+        detail: why it is degraded, or what is not covered; empty when all is well.
+        events_seen, events_lost: since the daemon started; they only grow.
+    """
+
+    name: str
+    is_degraded: bool = False
+    detail: str = ""
+    events_seen: int = 0
+    events_lost: int = 0
+
+
+class Ports(Protocol):
+    """The daemon, as far as the API may know it."""
+
+    def usage(self) -> Mapping[TierName, TierUsage]:
+        """How full each configured tier was when last looked at; a tier that is missing here counts as offline."""
+
+    def progress(self, transfer_id: TransferId) -> Progress | None:
+        """The progress of a transfer that a worker carries out now; None for every other."""
+
+    def tracker_status(self) -> TrackerStatus:
+        """The state of access tracking."""
+
+    def last_scan_at(self) -> datetime | None:
+        """When the last full scan of all datasets succeeded; None before the first."""
+
+    def loop_is_fresh(self) -> bool:
+        """Whether the control loop ran lately. False means that the daemon should be restarted."""
+
+    def is_ready(self) -> bool:
+        """Whether the first scan is done and the tiers are known."""
+
+    def wake(self) -> None:
+        """Let the control loop run now. Only asks, never waits; many calls are as good as one."""
+
+    def estimate(self, source: TierName, destination: TierName, size_bytes: int, files: int) -> float | None:
+        """Seconds to copy and verify this much between two tiers, from what was measured; None if nothing was."""

@@ -1,0 +1,288 @@
+"""The posix driver: a tier that is a directory of a local file system.
+
+    <root>/<dataset>/<snapshot>          copies of snapshots whose home is another tier: plain trees
+    <root>/.tierd/tier.json              the identity
+    <root>/.tierd/staging/<transfer>/    copies in the making: `tree` and `manifest.db`
+    <root>/.tierd/aside/<snapshot>       the slot beside the path of a snapshot at home here
+    <root>/.tierd/manifests/<snapshot>.db
+    <root>/.tierd/trash/<transfer>       authorised for deletion
+
+The order of `publish`, in which a crash at any point leaves something that the next call finishes:
+ 1. write into the staged manifest where the copy will go          (durable)
+ 2. rename the tree into place                                     (durable)
+ 3. rename the manifest into place                                 (durable)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+from tierd.storage.control import Control
+from tierd.storage.manifest import Manifest
+from tierd.storage.posix.copy import CopyOptions, copy_tree
+from tierd.storage.posix.verify import verify_copy
+
+from tierd.errors import Corrupt, Denied, SourceGone, StorageError
+from tierd.fs.linux import rename_exchange, rename_noreplace
+from tierd.fs.walk import open_root, show, translate, translated
+from tierd.storage.base import CopyLimits, Published, Site
+from tierd.storage.posix.homepath import HomePath, Kind
+from tierd.storage.posix.identity import PRIVATE, check_identity, fsync_directory
+from tierd.storage.posix.trash import delete_tree
+
+TREE, MANIFEST = "tree", "manifest.db"
+_PLACES = ("staging", "aside", "manifests", "trash")
+
+
+class PosixStorage:
+    """A tier below a directory.
+
+    Args:
+        root: the tier's root.
+        identity: the uuid that must lie there.
+    """
+
+    def __init__(self, root: Path, identity: str) -> None:
+        self.root = root
+        self.identity = identity
+        self.private = root / PRIVATE
+
+    def attach(self) -> None:
+        check_identity(self.root, self.identity)
+        try:
+            for place in _PLACES:
+                (self.private / place).mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise translate(error, str(self.private)) from error
+
+    # -- trees -----------------------------------------------------------------------------------------
+
+    def home(self, site: Site) -> HomePath:
+        """The snapshot's path and slot; only for sites on their home tier."""
+        if site.home_path is None:
+            raise StorageError(f"{site.dataset}/{site.name} is not at home on {self.root}")
+        return HomePath(site.home_path, self.private / "aside", site.snapshot_key)
+
+    def tree(self, site: Site) -> bytes:
+        """Absolute path of the copy in place.
+
+        Raises:
+            SourceGone: there is none.
+        """
+        if site.home_path is not None:
+            return self.home(site).tree()
+        if site.location is None:
+            raise SourceGone(f"no copy of {site.dataset}/{site.name} is on {self.root}")
+        return os.fsencode(self.root / site.location)
+
+    def open_tree(self, site: Site) -> int:
+        """Open the root directory of the copy in place; the caller closes it."""
+        return open_root(self.tree(site))
+
+    # -- copying in --------------------------------------------------------------------------------------
+
+    def staging(self, transfer_key: str) -> Path:
+        return self.private / "staging" / transfer_key
+
+    def receive(self, source_fd: int, transfer_key: str, limits: CopyLimits, control: Control) -> Manifest:
+        staging = self.staging(transfer_key)
+        with translated(str(staging)):
+            staging.mkdir(mode=0o700, exist_ok=True)
+        options = CopyOptions(processes=limits.processes, bytes_per_s=limits.bytes_per_s)
+        return copy_tree(source_fd, staging, options=options, control=control)
+
+    def verify(self, transfer_key: str, mode: str, control: Control, processes: int = 2) -> Manifest:
+        staging = self.staging(transfer_key)
+        manifest = Manifest.open(staging / MANIFEST)
+        fd = open_root(os.fsencode(staging / TREE))
+        try:
+            verify_copy(fd, manifest, mode=mode, processes=processes, control=control)
+        finally:
+            os.close(fd)
+        return manifest
+
+    def needs_verification(self, transfer_key: str) -> bool:
+        """Whether a staged copy lies here that `publish` has not begun to put in place."""
+        path = self.staging(transfer_key) / MANIFEST
+        if not path.exists():
+            return False
+        with contextlib.closing(Manifest.open(path)) as manifest:
+            return "location" not in manifest.meta
+
+    # -- publishing --------------------------------------------------------------------------------------
+
+    def publish(self, transfer_key: str, site: Site) -> Published:
+        done = self._published(transfer_key, site)
+        if done is not None:
+            return done
+        staging = self.staging(transfer_key)
+        manifest = Manifest.open(staging / MANIFEST)
+        try:
+            location = manifest.meta.get("location")
+            if location is None:
+                location = self._choose_location(transfer_key, site)
+                manifest.set_meta({"location": location, "transfer": transfer_key, "side": "copy"})
+            root = manifest.root_stamp("copy")
+            if root is None:
+                raise Corrupt(f"the staged copy of {site.dataset}/{site.name} was never verified")
+            target = self.private / "aside" / site.snapshot_key if site.home_path is not None else self.root / location
+            self._place(staging / TREE, target, root.inode, transfer_key)
+            totals = manifest.totals()
+            published = Published(
+                location=None if site.home_path is not None else location,
+                root_inode=root.inode,
+                content_id=manifest.content_id(),
+                entries=totals.entries,
+                size_bytes=totals.size_bytes,
+            )
+        finally:
+            manifest.close()
+        with translated(str(staging)):
+            (staging / MANIFEST).rename(self._manifest_path(site))
+            fsync_directory(self.private / "manifests")
+        self.discard(transfer_key)
+        return published
+
+    def _published(self, transfer_key: str, site: Site) -> Published | None:
+        """What an earlier call of `publish` for this transfer finished, or None."""
+        if (self.staging(transfer_key) / MANIFEST).exists():
+            return None
+        manifest = self.manifest(site)
+        if manifest is None:
+            return None
+        with contextlib.closing(manifest):
+            root = manifest.root_stamp("copy")
+            if manifest.meta.get("transfer") != transfer_key or root is None:
+                return None
+            totals = manifest.totals()
+            return Published(
+                location=None if site.home_path is not None else manifest.meta["location"],
+                root_inode=root.inode,
+                content_id=manifest.content_id(),
+                entries=totals.entries,
+                size_bytes=totals.size_bytes,
+            )
+
+    def _choose_location(self, transfer_key: str, site: Site) -> str:
+        """Where people will find the copy: <dataset>/<snapshot>, with a suffix where that is taken."""
+        if site.location is not None:
+            return site.location  # a stale copy of the same snapshot, replaced in place
+        plain = f"{site.dataset}/{site.name}"
+        return plain if not os.path.lexists(self.root / plain) else f"{plain}~{transfer_key[:8]}"
+
+    def _place(self, tree: Path, target: Path, inode: int, transfer_key: str) -> None:
+        """Rename the staged tree to `target`; a stale copy that is there goes to the trash."""
+        with translated(str(target)):
+            target.parent.mkdir(mode=0o755, exist_ok=True)
+            parent = open_root(os.fsencode(target.parent))
+            if os.fstat(parent).st_uid != os.geteuid():
+                os.close(parent)
+                raise Denied(
+                    f"{target.parent} belongs to another user, who could move copies under tierd's feet",
+                    hint="Remove it, or give it to the user that runs tierd.",
+                )
+            staging = open_root(os.fsencode(tree.parent))
+            try:
+                if _inode(tree) == inode:
+                    try:
+                        rename_noreplace(staging, os.fsencode(tree.name), parent, os.fsencode(target.name))
+                    except OSError as error:
+                        if error.errno != errno.EEXIST:
+                            raise
+                        rename_exchange(staging, os.fsencode(tree.name), parent, os.fsencode(target.name))
+                if _inode(target) != inode:
+                    raise Corrupt(f"the copy is not at {show(os.fsencode(target))} after it was put there")
+                if os.path.lexists(tree):  # what was there before: the stale copy, or a leftover link
+                    os.rename(tree, self.private / "trash" / f"{transfer_key}.stale")
+                os.fsync(parent)
+                os.fsync(staging)
+            finally:
+                os.close(parent)
+                os.close(staging)
+
+    # -- manifests -----------------------------------------------------------------------------------------
+
+    def _manifest_path(self, site: Site) -> Path:
+        return self.private / "manifests" / f"{site.snapshot_key}.db"
+
+    def manifest(self, site: Site) -> Manifest | None:
+        path = self._manifest_path(site)
+        return Manifest.open(path) if path.exists() else None
+
+    def save_manifest(self, site: Site, manifest: Manifest, side: str) -> None:
+        """Keep a copy of a manifest beside this tier's tree, durably; `side` says which stamps are its own."""
+        path = self._manifest_path(site)
+        part = path.with_suffix(".part")
+        with translated(str(part)):
+            part.unlink(missing_ok=True)
+            copy = manifest.copy_to(part)
+            copy.set_meta({"side": side})
+            copy.close()
+            part.rename(path)
+            fsync_directory(path.parent)
+
+    # -- letting go ------------------------------------------------------------------------------------------
+
+    def discard(self, transfer_key: str) -> None:
+        staging = self.staging(transfer_key)
+        if staging.exists():
+            with translated(str(staging)):
+                staging.rename(self.private / "trash" / f"{transfer_key}.staging")
+            self._delete(f"{transfer_key}.staging", lambda: None)
+
+    def to_trash(self, transfer_key: str, site: Site) -> None:
+        trash = self.private / "trash"
+        with translated(str(trash)):
+            if not os.path.lexists(trash / transfer_key):
+                os.rename(self._releasable(site), os.fsencode(trash / transfer_key))
+            self._manifest_path(site).unlink(missing_ok=True)
+            for place in ("trash", "aside", "manifests"):
+                fsync_directory(self.private / place)
+
+    def _releasable(self, site: Site) -> bytes:
+        """The tree that may go: never the one at the path itself."""
+        if site.home_path is None:
+            return self.tree(site)
+        home = self.home(site)
+        if home.in_slot().kind is not Kind.DIRECTORY:
+            raise SourceGone(f"no tree of {site.dataset}/{site.name} lies aside")
+        return home.slot
+
+    def empty_trash(self, transfer_key: str, control: Control) -> None:
+        for name in sorted(os.listdir(self.private / "trash")):
+            if name == transfer_key or name.startswith(f"{transfer_key}."):
+                self._delete(name, control.checkpoint)
+
+    def sweep(self, live: Collection[str], control: Control) -> list[str]:
+        removed = []
+        with translated(str(self.private)):
+            for name in sorted(os.listdir(self.private / "staging")):
+                if name not in live:
+                    self.discard(name)
+                    removed.append(f"staging/{name}")
+            for name in sorted(os.listdir(self.private / "trash")):
+                if name.partition(".")[0] not in live:
+                    self._delete(name, control.checkpoint)
+                    removed.append(f"trash/{name}")
+        return removed
+
+    def _delete(self, name: str, checkpoint: object) -> None:
+        trash = open_root(os.fsencode(self.private / "trash"))
+        try:
+            with translated(f"trash of {self.root}"):
+                delete_tree(trash, os.fsencode(name), checkpoint)  # type: ignore[arg-type]
+        finally:
+            os.close(trash)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        st = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return st.st_ino if stat.S_ISDIR(st.st_mode) else None

@@ -1,6 +1,7 @@
 """System calls that Python does not offer, through ctypes.
 
-Source: openat2(2), rename(2), syncfs(2), ioprio_set(2), prctl(2). Needs Linux 5.6 or newer (openat2).
+Source: openat2(2), rename(2), syncfs(2), ioprio_set(2), prctl(2), fallocate(2), cachestat (Linux 6.5).
+Needs Linux 5.6 or newer (openat2).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import struct
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _SYS_OPENAT2 = 437  # the same number on every architecture
+_SYS_CACHESTAT = 451  # the same number on every architecture
 _SYS_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}.get(platform.machine())
 
 RESOLVE_NO_XDEV = 0x01
@@ -76,3 +78,25 @@ def set_io_class(io_class: str, level: int = 7) -> None:
 def die_with_parent(signal_number: int) -> None:
     """Ask the kernel to send this process a signal when the thread that started it ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0))
+
+
+def allocate(fd: int, size_bytes: int) -> None:
+    """Reserve room for a file of this size, and make it that long.
+
+    `os.posix_fallocate` is not used: where the file system cannot reserve, glibc writes zeros instead.
+
+    Raises:
+        OSError: ENOSPC when there is no room; EOPNOTSUPP where the file system cannot reserve.
+    """
+    _check(_libc.fallocate(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size_bytes)))
+
+
+_whole_file = (ctypes.c_uint64 * 2)(0, 0)
+
+
+def is_cached(fd: int) -> bool | None:
+    """Whether any page of the file is in the page cache; None where the kernel cannot say (before 6.5)."""
+    counts = (ctypes.c_uint64 * 5)()
+    if _libc.syscall(_SYS_CACHESTAT, fd, _whole_file, counts, 0) < 0:
+        return None
+    return counts[0] > 0

@@ -47,6 +47,11 @@ def translate(error: OSError, subject: str) -> TierdError:
             return Denied(f"not allowed to handle {subject} ({reason})", hint="Run tierd as root, or as the owner.")
         case errno.EROFS:
             return StorageError(f"cannot write {subject}: the file system is read-only", hint="Remount it read-write.")
+        case errno.EOPNOTSUPP | errno.ENAMETOOLONG | errno.EMLINK | errno.EFBIG:
+            return Unsupported(
+                f"the file system cannot keep {subject} ({reason})",
+                hint="Use a tier on ext4, xfs or btrfs, or take that entry out of the snapshot.",
+            )
         case _:
             return StorageError(f"{subject}: {reason}")
 
@@ -82,9 +87,9 @@ def open_directory(root_fd: int, path: bytes) -> int:
     Raises:
         OSError: ENOENT, ELOOP, ENOTDIR when it was swapped; EXDEV for a mount point.
     """
-    fd = os.dup(root_fd)
     if not path:
-        return fd
+        return _enter(root_fd, b".")  # not dup: two listings must not share one position
+    fd = os.dup(root_fd)
     rest = path.split(b"/")
     while rest:
         hop, used = 0, 0
@@ -92,11 +97,19 @@ def open_directory(root_fd: int, path: bytes) -> int:
             hop += len(rest[used]) + 1
             used += 1
         try:
-            next_fd = openat2(fd, b"/".join(rest[:used]), _DIRECTORY, resolve=STAY_INSIDE)
+            next_fd = _enter(fd, b"/".join(rest[:used]))
         finally:
             os.close(fd)
         fd, rest = next_fd, rest[used:]
     return fd
+
+
+def _enter(fd: int, path: bytes) -> int:
+    """Open a directory for reading that leaves no trace (O_NOATIME) where the caller may ask for that."""
+    try:
+        return openat2(fd, path, _DIRECTORY | os.O_NOATIME, resolve=STAY_INSIDE)
+    except PermissionError:  # EPERM: neither owner nor privileged
+        return openat2(fd, path, _DIRECTORY, resolve=STAY_INSIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +170,69 @@ def walk(root_fd: int) -> Iterator[Listing]:
             todo.extend(children)
         finally:
             os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """A part of one directory without the status of its entries: at most 16,384 names, in inode order.
+
+    Attributes:
+        path, fd, is_first: as in `Listing`.
+        stat: of the directory itself, from before it was listed.
+        entries: (inode, name, kind) with kind "f" for a regular file, "d", "l", or "?" for anything else, as the
+            directory says: whoever opens an entry must check it.
+    """
+
+    path: bytes
+    fd: int
+    stat: os.stat_result
+    entries: list[tuple[int, bytes, str]]
+    is_first: bool
+
+
+def scan(root_fd: int) -> Iterator[Names]:
+    """As `walk`, but without a stat of each entry: for those who hand the entries on and look there.
+
+    Raises:
+        SourceChanged, Denied, Unsupported: as `walk`; a mounted file is not noticed here.
+    """
+    todo: list[bytes] = [b""]
+    while todo:
+        path = todo.pop()
+        with translated(show(path)):
+            fd = open_directory(root_fd, path)
+        try:
+            own = os.fstat(fd)
+            children: list[bytes] = []
+            is_first = True
+            for block in _kinds(fd, path):
+                children.extend(path + b"/" + name if path else name for _, name, kind in block if kind == "d")
+                yield Names(path, fd, own, block, is_first)
+                is_first = False
+            if is_first:
+                yield Names(path, fd, own, [], True)
+            children.sort(reverse=True)
+            todo.extend(children)
+        finally:
+            os.close(fd)
+
+
+def _kinds(fd: int, path: bytes) -> Iterator[list[tuple[int, bytes, str]]]:
+    block: list[tuple[int, bytes, str]] = []
+    with translated(show(path)), os.scandir(fd) as found:
+        for entry in found:
+            if entry.is_file(follow_symlinks=False):
+                kind = "f"
+            elif entry.is_dir(follow_symlinks=False):
+                kind = "d"
+            else:
+                kind = "l" if entry.is_symlink() else "?"
+            block.append((entry.inode(), os.fsencode(entry.name), kind))
+            if len(block) >= _BLOCK:
+                yield sorted(block)
+                block = []
+    if block:
+        yield sorted(block)
 
 
 def _blocks(fd: int, path: bytes) -> Iterator[list[tuple[int, bytes]]]:

@@ -46,3 +46,22 @@ class AccessBatch:
     reads: int = 0
     writes: int = 0
     source: AccessSource = AccessSource.EVENTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerStatus:
+    """Which back end tracks access, and how well.
+
+    Attributes:
+        name: `watchdog`, `atime` (later `fanotify`).
+        detail: why it is degraded, or what is not covered; empty when all is well.
+        events_seen, events_lost: since the daemon started; they only grow.
+        watches: how many kernel watches it uses.
+    """
+
+    name: str
+    is_degraded: bool = False
+    detail: str = ""
+    events_seen: int = 0
+    events_lost: int = 0
+    watches: int = 0

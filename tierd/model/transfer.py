@@ -110,3 +110,21 @@ class Transfer:
     @property
     def is_live(self) -> bool:
         return self.state in LIVE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Live progress of a transfer that a worker carries out, or that waits for something the mover knows.
+
+    Attributes:
+        bytes_done, files_done: of the present step, in this attempt.
+        rate_bytes_per_s: over the last seconds; None while nothing can be said.
+        eta_s: until the copy is made and verified; None while nothing can be said.
+        step: what is being done or waited for, a few words.
+    """
+
+    bytes_done: int
+    files_done: int
+    rate_bytes_per_s: float | None = None
+    eta_s: float | None = None
+    step: str = ""

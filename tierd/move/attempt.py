@@ -128,7 +128,6 @@ class Attempt:
                     now=self._clock(),
                     message=message.message,
                     effects=message.effects,
-                    unless_held=message.unless_held,
                 )
                 self._state = message.new
             case LetGo():

@@ -53,16 +53,12 @@ class Desk(Protocol):
         *,
         effects: tuple[Effect, ...] = (),
         message: str = "",
-        unless_held: bool = False,
     ) -> None:
         """Advance the transfer.
 
-        Args:
-            unless_held: refuse when a lease or pin holds the snapshot; checked in the same transaction.
-
         Raises:
             IllegalTransition: the transfer is not in `expected` any more; the worker must stop at once.
-            Held: see `unless_held`; nothing was changed.
+            Held: to releasing, while a lease or pin holds the snapshot; nothing was changed.
         """
 
     def let_go(self) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -18,8 +17,9 @@ from tierd.catalog import Catalog
 from tierd.config import Config
 from tierd.errors import Held, IllegalTransition, Interrupted, NotFound, TierdError
 from tierd.model.dataset import SnapshotId
+from tierd.model.placement import PlacementState
 from tierd.model.tier import TierName, TierUsage
-from tierd.model.transfer import Transfer, TransferId, TransferKind, TransferState
+from tierd.model.transfer import Progress, Transfer, TransferId, TransferKind, TransferState
 from tierd.model.units import format_size
 from tierd.move.attempt import Attempt, Outcome
 from tierd.move.job import Job, Place
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 _SUPPRESS_AFTER = timedelta(seconds=2)
 """Events of our own reads may still be on their way when a worker has ended."""
 _SPARE_BYTES = 1 << 30
+_FRESH = (TransferState.QUEUED, TransferState.COPYING, TransferState.VERIFYING)
+"""States in which a transfer has changed nothing that a reader sees: it may be given up."""
 
 
 class Suppressor(Protocol):
@@ -40,23 +42,13 @@ class Suppressor(Protocol):
     def unsuppress(self, snapshot_id: SnapshotId) -> None: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Live progress of a transfer; `step` is what the worker does now, or what the transfer waits for."""
-
-    bytes_done: int
-    files_done: int
-    rate_bytes_per_s: float | None
-    eta_s: float | None
-    step: str
-
-
 class Mover:
     """See the module.
 
     Args:
         usage: how full each tier is now.
         on_end: called (from a worker's thread) after a transfer ended or will be tried again.
+        attempts: what runs a worker.
     """
 
     def __init__(
@@ -67,6 +59,7 @@ class Mover:
         usage: Callable[[], Mapping[TierName, TierUsage]],
         suppressor: Suppressor,
         on_end: Callable[[], None] = lambda: None,
+        attempts: type[Attempt] = Attempt,
     ) -> None:
         self._config = config
         self._catalog = catalog
@@ -74,6 +67,7 @@ class Mover:
         self._usage = usage
         self._suppressor = suppressor
         self._on_end = on_end
+        self._attempts = attempts
         self._lock = threading.Lock()
         self._running: dict[TransferId, Attempt] = {}
         self._waiting: dict[TransferId, str] = {}
@@ -124,7 +118,7 @@ class Mover:
 
     def _needs_no_copy(self, transfer: Transfer) -> bool:
         return transfer.kind is TransferKind.MIGRATE and any(
-            p.tier == transfer.destination and p.state == "verified"
+            p.tier == transfer.destination and p.state is PlacementState.VERIFIED
             for p in self._catalog.placements(transfer.snapshot_id)
         )
 
@@ -135,7 +129,7 @@ class Mover:
         except (NotFound, TierdError) as error:
             self._file_error(transfer.id, transfer.state, error)
             return 0
-        attempt = Attempt(job, self._catalog, self._clock, self._ended)
+        attempt = self._attempts(job, self._catalog, self._clock, self._ended)
         with self._lock:
             if self._is_stopping:
                 return 0
@@ -186,7 +180,7 @@ class Mover:
         """Called in the attempt's thread when its worker is gone."""
         transfer = attempt.job.transfer
         try:
-            if outcome.is_crash:
+            if outcome.is_crash or self._is_past_return(transfer, outcome):
                 self._file_crash(transfer, outcome)
             elif outcome.error is not None:
                 self._file_error(transfer.id, outcome.state, outcome.error)
@@ -201,21 +195,29 @@ class Mover:
                 self._quiet.append((self._clock() + _SUPPRESS_AFTER, transfer.snapshot_id))
             self._on_end()
 
+    def _is_past_return(self, transfer: Transfer, outcome: Outcome) -> bool:
+        """Whether a release failed after its copy was given up: it can only be finished, never undone."""
+        if outcome.error is None or outcome.state is not TransferState.RELEASING:
+            return False
+        placements = self._catalog.placements(transfer.snapshot_id)
+        return not any(p.tier == transfer.source and p.state is PlacementState.VERIFIED for p in placements)
+
     def _file_crash(self, transfer: Transfer, outcome: Outcome) -> None:
         """The worker died: leave the state as it is, so that the next worker goes on from there."""
         now = self._clock()
         count = self._crashed.get(transfer.id, (0, now))[0] + 1
-        if count >= self._config.mover.max_attempts:
+        why = str(outcome.error) if outcome.error is not None else "its worker died"
+        if count >= self._config.mover.max_attempts and outcome.state in _FRESH:
             self._catalog.fail(
-                transfer.id, outcome.state, error=f"its worker died {count} times", error_code="worker_died", now=now
+                transfer.id, outcome.state, error=f"{why}, {count} times", error_code="worker_died", now=now
             )
             return
         self._crashed[transfer.id] = (count, now + self._backoff(count))
         self._catalog.add_event(
-            "transfer.worker_died",
+            "transfer.interrupted",
             now=now,
             transfer_id=transfer.id,
-            message=f"the worker died while {outcome.state}; it will be tried again",
+            message=f"{why} while {outcome.state}; it goes on from there",
         )
 
     def _file_error(self, transfer_id: TransferId, state: TransferState, error: TierdError) -> None:

@@ -29,10 +29,11 @@ from tierd.model.transfer import TransferKind, TransferState
 from tierd.move.control import DeskControl
 from tierd.move.job import Desk, Job, Place
 from tierd.storage.base import CopyLimits, Published
-from tierd.storage.manifest import Manifest
+from tierd.storage.manifest import Manifest, Side
+from tierd.storage.posix.evidence import first_rotten, inodes_inside
 from tierd.storage.posix.holders import find_holders
 from tierd.storage.posix.prove import prove_unchanged
-from tierd.storage.posix.store import PosixStorage
+from tierd.storage.posix.store import PosixStorage, side_of
 
 S = TransferState
 _POLL_S = 0.25
@@ -80,8 +81,8 @@ class Carrier:
         with contextlib.suppress(StorageError):
             self.destination.discard(self.job.transfer.key)
 
-    def _advance(self, new: TransferState, *effects: Effect, message: str = "", unless_held: bool = False) -> None:
-        self.desk.advance(self.state, new, effects=effects, message=message, unless_held=unless_held)
+    def _advance(self, new: TransferState, *effects: Effect, message: str = "") -> None:
+        self.desk.advance(self.state, new, effects=effects, message=message)
         self.state = new
 
     # -- migrate ---------------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ class Carrier:
                 if not transfer.release:
                     self._advance(S.DONE, message="a verified copy exists already")
                     return
-                self._advance(S.RELEASING, unless_held=True, message="a verified copy exists already")
+                self._advance(S.RELEASING, message="a verified copy exists already")
             else:
                 stale = (MarkStale(tier=self.job.destination.tier.name),) if there is not None else ()
                 self._advance(S.COPYING, *stale)
@@ -109,7 +110,7 @@ class Carrier:
             if not transfer.release:
                 self._advance(S.DONE)
                 return
-            self._advance(S.RELEASING, unless_held=True)
+            self._advance(S.RELEASING)
         if self.state is S.RELEASING:
             self._release()
 
@@ -175,7 +176,7 @@ class Carrier:
         with contextlib.closing(known):
             if known.content_id() == fresh.content_id():
                 return
-            name = known.first_rotten(fresh)
+            name = first_rotten(known, side_of(known), fresh)
         if name is not None:
             raise Corrupt(
                 f"{name} on tier {self.job.source.tier.name} is damaged: its bytes changed, its times did not",
@@ -270,7 +271,7 @@ class Carrier:
         if manifest is None:
             return self.job.snapshot.root_inode
         with contextlib.closing(manifest):
-            root = manifest.root_stamp(manifest.meta["side"])
+            root = manifest.root_stamp(side_of(manifest))
         return root.inode if root is not None else self.job.snapshot.root_inode
 
     # -- recall ----------------------------------------------------------------------------------------
@@ -324,7 +325,7 @@ class Carrier:
             os.close(fd)
 
     def _prove(
-        self, storage: PosixStorage, place: Place, manifest: Manifest, *, leases: str | None, side: str | None = None
+        self, storage: PosixStorage, place: Place, manifest: Manifest, *, leases: str | None, side: Side | None = None
     ) -> None:
         """Prove that the tree is what the manifest says, and (leases="all") that nobody is in it.
 
@@ -335,7 +336,7 @@ class Carrier:
         Raises:
             SourceChanged, SourceBusy
         """
-        stamps = side or manifest.meta["side"]
+        stamps = side or side_of(manifest)
         with self._tree(storage, place) as fd:
             if leases == "all":
                 self._check_holders(fd, manifest, stamps)
@@ -343,10 +344,10 @@ class Carrier:
             if leases == "all":
                 self._check_holders(fd, manifest, stamps)
 
-    def _check_holders(self, fd: int, manifest: Manifest, side: str) -> None:
+    def _check_holders(self, fd: int, manifest: Manifest, side: Side) -> None:
         ours = (os.getpid(), os.getppid())  # the daemon's scans hold directories open for an instant
         holders = [h for h in find_holders(os.fstat(fd).st_dev) if h.pid not in ours]
-        inside = manifest.inodes_inside(side, {h.inode for h in holders})
+        inside = inodes_inside(manifest, side, {h.inode for h in holders})
         for holder in holders:
             if holder.inode in inside:
                 raise SourceBusy(f"{self.job.snapshot.ref} is in use: {holder}")

@@ -31,7 +31,6 @@ class Advance:
     new: TransferState
     effects: tuple[Effect, ...]
     message: str
-    unless_held: bool
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,8 @@ class RemoteDesk:
         *,
         effects: tuple[Effect, ...] = (),
         message: str = "",
-        unless_held: bool = False,
     ) -> None:
-        self._ask(Advance(expected=expected, new=new, effects=effects, message=message, unless_held=unless_held))
+        self._ask(Advance(expected=expected, new=new, effects=effects, message=message))
 
     def let_go(self) -> None:
         self._ask(LetGo())

@@ -7,16 +7,19 @@ from datetime import datetime
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from prometheus_client import CollectorRegistry
 
 from tierd.catalog import Catalog
 from tierd.config import Config
 from tierd.serve.auth import Gate
 from tierd.serve.look import Look
 from tierd.serve.meters import Meters
+from tierd.serve.page import Page
 from tierd.serve.ports import Clock, Ports
 from tierd.serve.views import Views
 from tierd.serve.watch import Watch
 from tierd.serve.wishes import Wishes
+from tierd.serve.writers import Writers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,9 @@ class Parts:
     look: Look
     wishes: Wishes
     watch: Watch
+    registry: CollectorRegistry
+    page: Page
+    writers: Writers
     meters: Meters
 
 

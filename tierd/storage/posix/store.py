@@ -23,7 +23,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from tierd.storage.control import Control
-from tierd.storage.manifest import Manifest
+from tierd.storage.manifest import Manifest, Side, delete_manifest
 from tierd.storage.posix.copy import CopyOptions, copy_tree
 from tierd.storage.posix.verify import verify_copy
 
@@ -214,7 +214,7 @@ class PosixStorage:
         path = self._manifest_path(site)
         return Manifest.open(path) if path.exists() else None
 
-    def save_manifest(self, site: Site, manifest: Manifest, side: str) -> None:
+    def save_manifest(self, site: Site, manifest: Manifest, side: Side) -> None:
         """Keep a copy of a manifest beside this tier's tree, durably; `side` says which stamps are its own."""
         path = self._manifest_path(site)
         part = path.with_suffix(".part")
@@ -286,3 +286,8 @@ def _inode(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     return st.st_ino if stat.S_ISDIR(st.st_mode) else None
+
+
+def side_of(manifest: Manifest) -> Side:
+    """Which stamps of a manifest in place belong to the tree beside it."""
+    return "source" if manifest.meta.get("side") == "source" else "copy"

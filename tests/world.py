@@ -1,0 +1,286 @@
+"""A small tierd without API and observer: two tiers, a catalog, the real mover with real worker processes.
+
+Tests drive it step by step: time is a number they set, transfers run when they say so, and a worker can be killed at
+a named step. Everything the daemon would do between two transfers is done by `settle`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tierd.catalog import Catalog
+from tierd.config import ApiConfig, Config, MoverConfig
+from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
+from tierd.model.placement import PlacementState, Residency, residency
+from tierd.model.policy import Policy
+from tierd.model.tier import Tier, TierName, TierUsage
+from tierd.model.transfer import Transfer, TransferKind, TransferState
+from tierd.move.attempt import Attempt
+from tierd.move.job import Job
+from tierd.move.mover import Mover
+from tierd.move.worker import Advance, LetGo, Report
+from tierd.observe.usage import usage
+from tierd.storage.control import Unlimited
+from tierd.storage.posix.identity import establish_identity
+from tierd.storage.posix.store import PosixStorage
+
+FLASH, HDD = TierName("flash"), TierName("hdd")
+
+
+@dataclass
+class Trap:
+    """Kill the worker with SIGKILL when it is about to do (or has just been allowed to do) its n-th request."""
+
+    at: int | None = None
+    step: str | None = None
+    seen: int = 0
+    fired: bool = False
+
+    def springs(self, message: object) -> bool:
+        self.seen += 1
+        name = message.step if isinstance(message, Report) else type(message).__name__
+        if isinstance(message, Advance):
+            name = f"to {message.new}"
+        hit = self.seen == self.at or (self.step is not None and name == self.step)
+        self.fired = self.fired or hit
+        return hit
+
+
+class TrappedAttempt(Attempt):
+    """An attempt whose worker dies in the trap, before the request is answered."""
+
+    trap: Trap | None = None
+    hook = None
+
+    def _answer(self, message: Advance | LetGo | Report) -> None:
+        if type(self).hook is not None:
+            type(self).hook(message)
+        trap = type(self).trap
+        if trap is not None and trap.springs(message):
+            assert self._process is not None
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            raise EOFError("killed by the test")
+        super()._answer(message)
+
+
+class Quiet:
+    """A suppressor that has nothing to suppress."""
+
+    def suppress(self, snapshot_id: SnapshotId) -> None:
+        pass
+
+    def unsuppress(self, snapshot_id: SnapshotId) -> None:
+        pass
+
+
+class World:
+    """Two tiers below `base` (or on given mounts), and one dataset at home on `home`."""
+
+    def __init__(
+        self,
+        base: Path,
+        *,
+        flash: Path | None = None,
+        hdd: Path | None = None,
+        home: TierName = FLASH,
+        pattern: str | None = "*",
+        policy: Policy | None = None,
+        mover: MoverConfig | None = None,
+    ) -> None:
+        self.base = base
+        self.roots = {FLASH: flash or base / "flash", HDD: hdd or base / "hdd"}
+        for root in self.roots.values():
+            root.mkdir(exist_ok=True)
+        self.home = home
+        self.data = self.roots[home] / "datasets" / "ds"
+        self.data.mkdir(parents=True, exist_ok=True)
+        tiers = (Tier(name=FLASH, root=self.roots[FLASH], rank=0), Tier(name=HDD, root=self.roots[HDD], rank=1))
+        dataset = Dataset(name="ds", path=self.data, home=home, pattern=pattern, policy=policy or Policy())
+        settings = mover or MoverConfig(backoff_s=0.0, release_wait_s=0.5, nice=0)
+        self.config = Config(
+            tiers=tiers,
+            datasets=(dataset,),
+            database=base / "tierd.db",
+            api=ApiConfig(socket=None),
+            mover=settings,
+        )
+        self.attempts = type("Attempts", (TrappedAttempt,), {})
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self._ended = threading.Event()
+        self._open()
+
+    def _open(self) -> None:
+        self.catalog = Catalog.open(self.config.database)
+        self.catalog.configure(self.config.tiers, self.config.datasets)
+        for tier in self.config.tiers:
+            known = self.catalog.tier_identity(tier.name)
+            identity = establish_identity(tier.root, tier.name, known=known, now=self.now)
+            self.catalog.set_tier_identity(tier.name, identity)
+            PosixStorage(tier.root, identity).attach()
+        self.mover = Mover(
+            self.config, self.catalog, lambda: self.now, self.usage, Quiet(), self._ended.set, self.attempts
+        )
+
+    def usage(self) -> Mapping[TierName, TierUsage]:
+        return {t.name: usage(t) for t in self.config.tiers}
+
+    def restart(self) -> None:
+        """What a new daemon does after the old one was killed."""
+        self.mover.stop(0)
+        self.catalog.close()
+        self._open()
+        self.sweep()
+
+    def close(self) -> None:
+        self.mover.stop(5)
+        self.catalog.close()
+
+    def sweep(self) -> list[str]:
+        found = []
+        for tier in self.config.tiers:
+            store = self.store(tier.name)
+            found += store.sweep(self.mover.live_keys(), Unlimited())
+        return found
+
+    def store(self, name: TierName) -> PosixStorage:
+        identity = self.catalog.tier_identity(name)
+        assert identity is not None
+        return PosixStorage(self.roots[name], identity)
+
+    # -- snapshots ---------------------------------------------------------------------------------------
+
+    def add(self, name: str = "v1") -> Snapshot:
+        """Make the catalog know the directory `name` of the dataset."""
+        path = self.config.datasets[0].snapshot_path(name)
+        return self.catalog.add_snapshot(
+            SnapshotRef("ds", name), path=path, root_inode=path.lstat().st_ino, home=self.home, now=self.now
+        )
+
+    def make(self, name: str = "v1", files: int = 5, size: int = 3000) -> Snapshot:
+        """Write a small tree and make the catalog know it."""
+        root = self.data / name
+        (root / "sub" / "empty").mkdir(parents=True)
+        for number in range(files):
+            (root / ("sub" if number % 2 else ".") / f"f{number}").write_bytes(os.urandom(size))
+        (root / "link").symlink_to("nowhere")
+        return self.add(name)
+
+    def residency(self, snapshot: Snapshot) -> Residency:
+        return residency(self.catalog.placements(snapshot.id), flash={FLASH})
+
+    def has(self, snapshot: Snapshot, tier: TierName) -> bool:
+        return any(
+            p.tier == tier and p.state is PlacementState.VERIFIED for p in self.catalog.placements(snapshot.id)
+        )
+
+    # -- transfers ----------------------------------------------------------------------------------------
+
+    def order(self, snapshot: Snapshot, kind: TransferKind, *, release: bool = False) -> Transfer:
+        source, destination = (FLASH, HDD) if kind is TransferKind.MIGRATE else (HDD, FLASH)
+        if kind is TransferKind.MIGRATE and self.home == HDD:
+            source, destination = FLASH, HDD
+        transfer, _ = self.catalog.enqueue(
+            snapshot_id=snapshot.id,
+            kind=kind,
+            source=source,
+            destination=destination,
+            release=release,
+            reason="test",
+            requested_by="test",
+            bytes_total=1,
+            files_total=1,
+            now=self.now,
+        )
+        return transfer
+
+    def migrate(self, snapshot: Snapshot, *, release: bool = False) -> Transfer:
+        return self.run(self.order(snapshot, TransferKind.MIGRATE, release=release))
+
+    def release(self, snapshot: Snapshot) -> Transfer:
+        return self.migrate(snapshot, release=True)
+
+    def recall(self, snapshot: Snapshot) -> Transfer:
+        return self.run(self.order(snapshot, TransferKind.RECALL))
+
+    def step(self, *, trap: Trap | None = None) -> None:
+        """Run whatever can be claimed, one attempt each, and wait for its end."""
+        self.attempts.trap = trap
+        try:
+            self.now += timedelta(seconds=1)
+            self._ended.clear()
+            self.mover.tick()
+            while self.mover.running:
+                assert self._ended.wait(60), "a worker did not end"
+                self._ended.clear()
+        finally:
+            self.attempts.trap = None
+
+    def run(self, transfer: Transfer, *, attempts: int = 1) -> Transfer:
+        """Run until the transfer ends, or so many attempts were made."""
+        for _ in range(attempts):
+            self.step()
+            transfer = self.catalog.transfer(transfer.id)
+            if not transfer.is_live:
+                break
+        return transfer
+
+    def finish(self, transfer: Transfer) -> Transfer:
+        """Run to the end, at most ten attempts."""
+        transfer = self.run(transfer, attempts=10)
+        assert not transfer.is_live, f"{transfer.state}: {transfer.error}"
+        return transfer
+
+    # -- evidence -------------------------------------------------------------------------------------------
+
+    def litter(self) -> list[str]:
+        """What lies in tierd's private directories and belongs to no live transfer and no placement."""
+        found = []
+        for name, root in self.roots.items():
+            private = root / ".tierd"
+            for place in ("staging", "trash"):
+                found += [f"{name}/{place}/{entry}" for entry in os.listdir(private / place)]
+            for entry in os.listdir(private / "aside"):
+                snapshot = next((s for s in self.catalog.snapshots() if s.key == entry), None)
+                is_tree = (private / "aside" / entry).is_dir() and not (private / "aside" / entry).is_symlink()
+                if snapshot is None or not is_tree or not snapshot.path.is_symlink():
+                    found.append(f"{name}/aside/{entry}")
+        return found
+
+    def wipe(self) -> None:
+        shutil.rmtree(self.base, ignore_errors=True)
+
+
+def digest_tree(root: Path) -> dict[str, tuple[object, ...]]:
+    """What a user sees of a tree, by a way that shares no code with tierd: path → facts, contents hashed."""
+    facts: dict[str, tuple[object, ...]] = {}
+    top = os.fsencode(root)
+    for directory, names, files in os.walk(top):
+        for name in [b"", *names, *files] if directory == top else [*names, *files]:
+            path = os.path.join(directory, name) if name else directory
+            st = os.lstat(path) if path != top else os.stat(path)
+            key = os.fsdecode(os.path.relpath(path, top))
+            common = (oct(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns)
+            if os.path.islink(path) and path != top:
+                facts[key] = (*common, os.readlink(path))
+            elif os.path.isfile(path):
+                with open(path, "rb") as file:
+                    facts[key] = (*common, st.st_size, hashlib.sha256(file.read()).hexdigest())
+            else:
+                facts[key] = common
+    return facts
+
+
+def is_done(transfer: Transfer) -> bool:
+    return transfer.state is TransferState.DONE
+
+
+__all__ = ["FLASH", "HDD", "Job", "Trap", "World", "digest_tree", "is_done"]

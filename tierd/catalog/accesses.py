@@ -1,0 +1,123 @@
+"""When snapshots were used, and what happens to times when the clock jumps back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Table, bindparam, func, literal, select, update
+
+from tierd.catalog import events, rows
+from tierd.catalog.schema import Time, hold, placement, snapshot, transfer
+from tierd.catalog.session import Session
+from tierd.model.dataset import Snapshot, SnapshotId
+from tierd.model.observation import AccessBatch
+
+EPISODE_GAP = timedelta(hours=6)
+"""Accesses closer together than this are one episode."""
+
+_CHUNK = 500  # SQLite limits how many values one statement may have
+
+_FACTS: tuple[tuple[Table, tuple[str, ...]], ...] = (
+    (
+        snapshot,
+        ("first_seen_at", "changed_at", "accessed_at", "read_at", "written_at", "warmed_at", "scanned_at", "gone_at"),
+    ),
+    (placement, ("verified_at",)),
+    (transfer, ("created_at", "started_at", "finished_at")),
+    (hold, ("since", "ended_at")),
+)
+"""Columns with times that cannot be later than now. What lies ahead by intention is treated apart; events stay
+as they were written, their order is that of their ids."""
+
+
+class Accesses(Session):
+    """Recency."""
+
+    def record_access(self, batch: Sequence[AccessBatch], *, now: datetime) -> None:
+        """Keep accesses that were seen, in one transaction; those of unknown snapshots are dropped."""
+        if not batch:
+            return
+        with self._writing() as conn:
+            known = _by_id(conn, [b.snapshot_id for b in batch])
+            changes: dict[SnapshotId, dict[str, Any]] = {}
+            for seen in batch:
+                # The same snapshot may come twice in one batch: go on from what the first one changed.
+                if seen.snapshot_id in known:
+                    values = changes.get(seen.snapshot_id) or _values(known[seen.snapshot_id])
+                    changes[seen.snapshot_id] = _merge(values, seen, now)
+            if changes:
+                names = [n for n in next(iter(changes.values())) if n != "of_id"]
+                statement = update(snapshot).where(snapshot.c.id == bindparam("of_id"))
+                conn.execute(statement.values({n: bindparam(n) for n in names}), list(changes.values()))
+
+    def reanchor_clock(self, *, now: datetime) -> int:
+        """The clock jumped back: every time in the future becomes now. Leases keep their duration.
+
+        Returns:
+            How many rows were changed.
+        """
+        with self._writing() as conn:
+            # First those that lie ahead by intention, while the times they count from still show the jump.
+            changed = _reanchor_leases(conn, now)
+            ahead = update(transfer).where(transfer.c.advanced_at > now)
+            no_wait = func.min(transfer.c.not_before, literal(now, Time))
+            changed += conn.execute(ahead.values(not_before=no_wait, advanced_at=now)).rowcount
+            for table, columns in _FACTS:
+                for name in columns:
+                    changed += conn.execute(update(table).where(table.c[name] > now).values({name: now})).rowcount
+            if changed:
+                events.append(conn, "clock.reanchored", now=now, detail={"rows": changed})
+            return changed
+
+
+def _reanchor_leases(conn: Connection, now: datetime) -> int:
+    ahead = conn.execute(select(hold).where(hold.c.renewed_at > now)).fetchall()
+    for row in ahead:
+        left = None if row.expires_at is None else now + (row.expires_at - row.renewed_at)
+        conn.execute(update(hold).where(hold.c.id == row.id).values(renewed_at=now, expires_at=left))
+    return len(ahead)
+
+
+def _by_id(conn: Connection, ids: Sequence[SnapshotId]) -> dict[SnapshotId, Snapshot]:
+    found: dict[SnapshotId, Snapshot] = {}
+    for start in range(0, len(ids), _CHUNK):
+        query = select(snapshot).where(snapshot.c.id.in_(ids[start : start + _CHUNK]))
+        found |= {SnapshotId(r.id): rows.snapshot(r) for r in conn.execute(query)}
+    return found
+
+
+def _values(s: Snapshot) -> dict[str, Any]:
+    return {
+        "of_id": s.id,
+        "changed_at": s.changed_at,
+        "accessed_at": s.accessed_at,
+        "access_source": s.access_source,
+        "read_at": s.read_at,
+        "written_at": s.written_at,
+        "episodes": s.episodes,
+    }
+
+
+def _newer(old: datetime | None, new: datetime | None, now: datetime) -> datetime | None:
+    """The later of the two; what was seen lies never after now."""
+    if new is None:
+        return old
+    return min(new, now) if old is None else max(old, min(new, now))
+
+
+def _merge(values: dict[str, Any], seen: AccessBatch, now: datetime) -> dict[str, Any]:
+    times = [min(t, now) for t in (seen.read_at, seen.written_at) if t is not None]
+    if not times:
+        return values
+    newest = max(times)
+    merged = dict(values)
+    merged["read_at"] = _newer(values["read_at"], seen.read_at, now)
+    merged["written_at"] = _newer(values["written_at"], seen.written_at, now)
+    merged["changed_at"] = _newer(values["changed_at"], seen.written_at, now)
+    if newest - values["accessed_at"] > EPISODE_GAP or values["episodes"] == 0:
+        merged["episodes"] = values["episodes"] + 1
+    if newest >= values["accessed_at"]:
+        merged["accessed_at"], merged["access_source"] = newest, seen.source
+    return merged

@@ -1,0 +1,172 @@
+"""The view the planner decides on, and the counts the metrics show: each one consistent read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Select, exists, func, select
+
+from tierd.catalog import rows
+from tierd.catalog.engine import Opened
+from tierd.catalog.holds import active_holds
+from tierd.catalog.schema import event, hold, placement, snapshot, transfer
+from tierd.catalog.session import Session
+from tierd.model.dataset import Dataset, SnapshotId
+from tierd.model.hold import Hold, HoldKind
+from tierd.model.placement import Placement
+from tierd.model.plan import SnapshotView, View
+from tierd.model.tier import Tier, TierName, TierUsage
+from tierd.model.transfer import LIVE, Transfer, TransferKind, TransferState
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferCount:
+    """Transfers of one kind in one state. `bytes_done`, `bytes_total`: their sums."""
+
+    kind: TransferKind
+    state: TransferState
+    transfers: int
+    bytes_done: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogCounts:
+    """A summary for metrics. `transfers` covers the whole history; leases and pins count those not ended."""
+
+    snapshots: int
+    snapshots_gone: int
+    snapshots_with_problem: int
+    leases: int
+    pins: int
+    events: int
+    transfers: tuple[TransferCount, ...]
+
+
+class _Kept(Generic[_T]):
+    """Model values of the last view, taken again while their rows are the same: most rows are, and comparing is
+    several times cheaper than building (with 10,000 snapshots a view is asked for many times a minute).
+
+    Args:
+        build: makes the value of a row.
+        key_columns: how many leading columns are the primary key.
+    """
+
+    def __init__(self, build: Callable[[rows.AnyRow], _T], *, key_columns: int) -> None:
+        self._build = build
+        self._key_columns = key_columns
+        self._kept: dict[tuple[Any, ...], tuple[tuple[Any, ...], _T]] = {}
+
+    def values(self, found: Sequence[rows.AnyRow]) -> list[_T]:
+        # Replaced as a whole at the end: several threads may be here, and each must see one consistent dict.
+        last, kept = self._kept, {}
+        for row in found:
+            cells = tuple(row)
+            key = cells[: self._key_columns]
+            known = last.get(key)
+            kept[key] = known if known is not None and known[0] == cells else (cells, self._build(row))
+        self._kept = kept
+        return [value for _, value in kept.values()]
+
+
+def _newest_failures() -> Select[*tuple[Any, ...]]:
+    later = transfer.alias("later")
+    superseded = exists().where(later.c.snapshot_id == transfer.c.snapshot_id, later.c.id > transfer.c.id)
+    return select(transfer).where(transfer.c.state == TransferState.FAILED, ~superseded)
+
+
+def _by_snapshot(conn: Connection, query: Select[*tuple[Any, ...]]) -> dict[SnapshotId, Transfer]:
+    return {SnapshotId(r.snapshot_id): rows.transfer(r) for r in conn.execute(query).all()}
+
+
+class Views(Session):
+    """Reads that cover the whole catalog, in a fixed number of queries however many snapshots there are."""
+
+    def __init__(self, opened: Opened) -> None:
+        super().__init__(opened)
+        self._kept_snapshots = _Kept(rows.snapshot, key_columns=1)
+        self._kept_placements = _Kept(rows.placement, key_columns=2)
+
+    def view(
+        self,
+        tiers: Sequence[Tier],
+        datasets: Sequence[Dataset],
+        usage: Mapping[TierName, TierUsage],
+        *,
+        now: datetime,
+    ) -> View:
+        """Everything a decision may look at, as of one moment: the snapshots of these datasets that are not gone."""
+        configured = {d.name: d for d in datasets}
+        present = (
+            select(snapshot)
+            .where(snapshot.c.gone_at.is_(None), snapshot.c.dataset.in_(configured))
+            .order_by(snapshot.c.dataset, snapshot.c.name)
+        )
+        copies = select(placement).order_by(placement.c.snapshot_id, placement.c.tier)
+        placements: defaultdict[SnapshotId, list[Placement]] = defaultdict(list)
+        holds: defaultdict[SnapshotId, list[Hold]] = defaultdict(list)
+        with self._reading() as conn:
+            found = self._kept_snapshots.values(conn.execute(present).all())
+            for p in self._kept_placements.values(conn.execute(copies).all()):
+                placements[p.snapshot_id].append(p)
+            for h in active_holds(conn, None, now):
+                holds[h.snapshot_id].append(h)
+            live = _by_snapshot(conn, select(transfer).where(transfer.c.state.in_(sorted(LIVE))))
+            failed = _by_snapshot(conn, _newest_failures())
+        return View(
+            snapshots=tuple(
+                SnapshotView(
+                    snapshot=s,
+                    dataset=configured[s.ref.dataset],
+                    placements=tuple(placements.get(s.id, ())),
+                    holds=tuple(holds.get(s.id, ())),
+                    live=live.get(s.id),
+                    last_failure=failed.get(s.id),
+                )
+                for s in found
+            ),
+            tiers=tuple(tiers),
+            usage=dict(usage),
+        )
+
+    def counts(self) -> CatalogCounts:
+        """How many there are of everything."""
+        by_state = select(
+            transfer.c.kind,
+            transfer.c.state,
+            func.count().label("transfers"),
+            func.sum(transfer.c.bytes_done).label("bytes_done"),
+            func.sum(transfer.c.bytes_total).label("bytes_total"),
+        ).group_by(transfer.c.kind, transfer.c.state)
+        with self._reading() as conn:
+            snapshots = conn.execute(
+                select(func.count(), func.count(snapshot.c.gone_at), func.count(snapshot.c.problem))
+            ).one()
+            open_holds = conn.execute(
+                select(hold.c.kind, func.count()).where(hold.c.ended_at.is_(None)).group_by(hold.c.kind)
+            )
+            by_kind = {kind: int(count) for kind, count in open_holds}
+            return CatalogCounts(
+                snapshots=snapshots[0] - snapshots[1],
+                snapshots_gone=snapshots[1],
+                snapshots_with_problem=snapshots[2],
+                leases=by_kind.get(HoldKind.LEASE, 0),
+                pins=by_kind.get(HoldKind.PIN, 0),
+                events=conn.scalar(select(func.count()).select_from(event)) or 0,
+                transfers=tuple(
+                    TransferCount(
+                        kind=r.kind,
+                        state=r.state,
+                        transfers=r.transfers,
+                        bytes_done=r.bytes_done,
+                        bytes_total=r.bytes_total,
+                    )
+                    for r in conn.execute(by_state)
+                ),
+            )

@@ -1,0 +1,310 @@
+"""Carries observations into the catalog: discovery, measures, accesses. One thread; the tracker has its own.
+
+It scans everything at the start and then rarely; between scans it looks only at what the tracker says has changed.
+What tierd itself does to a tree is not a change of it: while a transfer of a snapshot runs, and until the tracker
+has seen the last of it, writes are only a reason to measure again afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from tierd.catalog import Catalog
+from tierd.config import Config
+from tierd.errors import SourceChanged, TierdError
+from tierd.fs.walk import open_root
+from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
+from tierd.model.effect import MarkStale
+from tierd.model.observation import AccessBatch, Measure
+from tierd.model.placement import Placement, PlacementState
+from tierd.model.tier import TierName
+from tierd.observe.discover import discover
+from tierd.observe.measure import keeps_atime, measure
+from tierd.observe.reconcile import Appeared, Back, Change, Gone, Renamed, Replaced, reconcile
+from tierd.observe.tracker import Tracker, Watch
+
+log = logging.getLogger(__name__)
+
+_QUIET = timedelta(seconds=5)
+"""A tree that is being written is measured when the writing pauses for this long …"""
+_PATIENCE = timedelta(minutes=5)
+"""… or at the latest after this long."""
+
+
+class Observer:
+    """See the module. Also the mover's `Suppressor`.
+
+    Args:
+        is_online: whether a tier carries its identity.
+        on_change: called when something changed that a decision may depend on.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        catalog: Catalog,
+        tracker: Tracker,
+        clock: Callable[[], datetime],
+        *,
+        is_online: Callable[[TierName], bool],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._catalog = catalog
+        self._tracker = tracker
+        self._clock = clock
+        self._is_online = is_online
+        self._on_change = on_change
+        self._thread = threading.Thread(target=self._loop, name="observer", daemon=True)
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._moving: set[SnapshotId] = set()
+        self._dirty: dict[SnapshotId, tuple[datetime, datetime]] = {}  # since when, last sign of change
+        self._scan_due = clock()
+        self._watches_due = True
+        self._warned: set[str] = set()
+        self.is_ready = False
+        self.last_scan_at: datetime | None = None
+
+    # -- life --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(10)
+        self._tracker.stop()
+
+    def placements_changed(self) -> None:
+        """A transfer ended: copies lie elsewhere now, the tracker must watch other places."""
+        self._watches_due = True
+        self._wake.set()
+
+    def suppress(self, snapshot_id: SnapshotId) -> None:
+        with self._lock:
+            self._moving.add(snapshot_id)
+        self._tracker.suppress(snapshot_id)
+
+    def unsuppress(self, snapshot_id: SnapshotId) -> None:
+        self._tracker.unsuppress(snapshot_id)
+        with self._lock:
+            self._moving.discard(snapshot_id)
+
+    def _is_moving(self, snapshot_id: SnapshotId) -> bool:
+        with self._lock:
+            return snapshot_id in self._moving
+
+    def _loop(self) -> None:
+        self._tracker.start([])
+        while not self._stop.is_set():
+            try:
+                self.tick()
+            except TierdError as error:
+                log.error("observer: %s", error)
+            self._wake.wait(self._config.observe.flush_interval_s)
+            self._wake.clear()
+
+    # -- one round -----------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """One round: flush accesses, look at what changed, scan everything when it is due."""
+        now = self._clock()
+        changed = self._flush_accesses(now)
+        names, snapshot_ids = self._tracker.drain_dirty()
+        for snapshot_id in snapshot_ids:
+            self._mark_dirty(snapshot_id, now)
+        is_full = now >= self._scan_due or self._scan_due - now > timedelta(
+            seconds=self._config.observe.scan_interval_s
+        )
+        for dataset in self._config.datasets:
+            if is_full or dataset.name in names:
+                changed |= self._look_at(dataset, is_full=is_full)
+        changed |= self._measure_dirty(now)
+        if self._watches_due:
+            self._watches_due = False
+            self._tracker.update(self._watches())
+        if is_full:
+            self._scan_due = now + timedelta(seconds=self._config.observe.scan_interval_s)
+            self.last_scan_at = self._clock()
+            if not self.is_ready:
+                self.is_ready = True
+                changed = True
+        if changed:
+            self._on_change()
+
+    def _flush_accesses(self, now: datetime) -> bool:
+        batches: list[AccessBatch] = []
+        for batch in self._tracker.drain():
+            if batch.written_at is not None:
+                self._mark_dirty(batch.snapshot_id, now)
+                if self._is_moving(batch.snapshot_id):
+                    batch = replace(batch, written_at=None, writes=0)
+            if batch.read_at is not None or batch.written_at is not None:
+                batches.append(batch)
+        if batches:
+            self._catalog.record_access(batches, now=now)
+        return any(b.written_at is not None for b in batches)
+
+    def _mark_dirty(self, snapshot_id: SnapshotId, now: datetime) -> None:
+        since, _ = self._dirty.get(snapshot_id, (now, now))
+        self._dirty[snapshot_id] = (since, now)
+
+    # -- datasets --------------------------------------------------------------------------------------------
+
+    def _look_at(self, dataset: Dataset, *, is_full: bool) -> bool:
+        if not self._is_online(dataset.home):
+            return False  # an empty mount point is not an empty dataset
+        discovery = discover(dataset)
+        if not discovery.is_readable:
+            self._warn_once(f"dataset {dataset.name} cannot be read: {discovery.error}")
+            return False
+        for ignored in discovery.ignored:
+            self._warn_once(f"dataset {dataset.name}: {ignored.name} is not looked after: {ignored.reason}")
+        known = self._catalog.snapshots(dataset.name, include_gone=True)
+        with self._lock:
+            busy = set(self._moving)
+        changes = reconcile(known, discovery, self._targets(known).get, busy=busy)
+        for change in changes:
+            self._apply(dataset, change)
+        if changes:
+            self._watches_due = True
+        if is_full:
+            for snapshot in self._catalog.snapshots(dataset.name):
+                if not self._is_moving(snapshot.id) and not self._stop.is_set():
+                    self._measure(snapshot)
+        return bool(changes)
+
+    def _targets(self, snapshots: list[Snapshot]) -> dict[bytes, SnapshotId]:
+        """Where tierd's own links lead, and whose they are."""
+        roots = {t.name: t.root for t in self._config.tiers}
+        return {
+            os.fsencode(roots[p.tier] / p.location): s.id
+            for s in snapshots
+            for p in self._catalog.placements(s.id)
+            if p.location is not None and p.tier in roots
+        }
+
+    def _apply(self, dataset: Dataset, change: Change) -> None:
+        now = self._clock()
+        match change:
+            case Appeared(found):
+                ref = SnapshotRef(dataset.name, found.name)
+                snapshot = self._catalog.add_snapshot(
+                    ref, path=found.path, root_inode=found.root_inode, home=dataset.home, now=now
+                )
+                log.info("found %s", ref)
+                self._measure(snapshot)
+            case Renamed(snapshot, found):
+                self._catalog.rename_snapshot(snapshot.id, SnapshotRef(dataset.name, found.name), found.path, now)
+            case Back(snapshot, found):
+                inode = snapshot.root_inode if found.link_target is not None else found.root_inode
+                self._catalog.mark_back(snapshot.id, path=found.path, root_inode=inode, now=now)
+            case Replaced(snapshot, found):
+                # Another tree under the same name is another snapshot; the old one keeps its cold copies.
+                if snapshot.gone_at is None:
+                    self._catalog.mark_gone(snapshot.id, now)
+                self._apply(dataset, Appeared(found))
+            case Gone(snapshot):
+                self._catalog.mark_gone(snapshot.id, now)
+                log.warning("%s is gone from %s; its cold copies stay", snapshot.ref, dataset.path)
+
+    # -- measures ----------------------------------------------------------------------------------------------
+
+    def _measure_dirty(self, now: datetime) -> bool:
+        done = False
+        for snapshot_id, (since, last) in list(self._dirty.items()):
+            if self._is_moving(snapshot_id) or (now - last < _QUIET and now - since < _PATIENCE):
+                continue
+            del self._dirty[snapshot_id]
+            with contextlib.suppress(TierdError):
+                self._measure(self._catalog.snapshot_by_id(snapshot_id))
+                done = True
+        return done
+
+    def _measure(self, snapshot: Snapshot) -> None:
+        """Walk the snapshot's tree where it lies now, and record what was found."""
+        placements = self._catalog.placements(snapshot.id)
+        where = self._where(snapshot, placements)
+        if where is None:
+            return
+        tree, placement = where
+        try:
+            fd = open_root(tree)
+            try:
+                found = measure(fd, keeps_atime=keeps_atime(fd), now=self._clock())
+            finally:
+                os.close(fd)
+        except SourceChanged:
+            self._mark_dirty(snapshot.id, self._clock())
+            return
+        except TierdError as error:
+            self._warn_once(f"{snapshot.ref} cannot be measured: {error.message}")
+            return
+        recorded = self._catalog.record_measure(
+            snapshot.id, self._without_our_doing(found, snapshot, placement), now=self._clock()
+        )
+        self._mark_stale(recorded, placements, placement)
+
+    def _where(self, snapshot: Snapshot, placements: list[Placement]) -> tuple[bytes, Placement | None] | None:
+        """The tree that the path leads to, and its placement; None when it cannot be looked at now."""
+        try:
+            target = os.readlink(os.fsencode(snapshot.path))
+        except OSError:
+            dataset = next((d for d in self._config.datasets if d.name == snapshot.ref.dataset), None)
+            home = next((p for p in placements if dataset is not None and p.tier == dataset.home), None)
+            return os.fsencode(snapshot.path), home
+        for tier in self._config.tiers:
+            for placement in placements:
+                if placement.tier == tier.name and placement.location is not None:
+                    tree = os.fsencode(tier.root / placement.location)
+                    if tree == target and self._is_online(tier.name):
+                        return tree, placement
+        return None
+
+    def _without_our_doing(self, found: Measure, snapshot: Snapshot, placement: Placement | None) -> Measure:
+        """A copy's entries are as new as the copy: only what is newer than its verification was done by others."""
+        made_at = placement.verified_at if placement is not None and placement.content_id is not None else None
+        if made_at is not None and found.newest_change <= made_at:
+            return replace(found, newest_change=snapshot.changed_at)
+        return found
+
+    def _mark_stale(self, snapshot: Snapshot, placements: list[Placement], live: Placement | None) -> None:
+        """Copies that were verified before the snapshot was changed protect nothing any more."""
+        for p in placements:
+            is_other = live is not None and p.tier != live.tier and p.state is PlacementState.VERIFIED
+            if is_other and p.verified_at is not None and snapshot.changed_at > p.verified_at:
+                log.info("%s was changed: its copy on %s is stale", snapshot.ref, p.tier)
+                self._catalog.apply(snapshot.id, [MarkStale(tier=p.tier)], now=self._clock())
+
+    # -- watches -------------------------------------------------------------------------------------------------
+
+    def _watches(self) -> list[Watch]:
+        """Every dataset's directory, and the trees elsewhere that its links lead to."""
+        watches = [
+            Watch(snapshot_id=None, dataset=d.name, path=d.path)
+            for d in self._config.datasets
+            if self._is_online(d.home)
+        ]
+        for snapshot in self._catalog.snapshots():
+            where = self._where(snapshot, self._catalog.placements(snapshot.id))
+            if where is not None:
+                watches.append(
+                    Watch(snapshot_id=snapshot.id, dataset=snapshot.ref.dataset, path=Path(os.fsdecode(where[0])))
+                )
+        return watches
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            log.warning("%s", message)
+            self._catalog.add_event("observe.problem", now=self._clock(), message=message)

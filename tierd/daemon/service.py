@@ -1,0 +1,234 @@
+"""The composition root and the control loop.
+
+Threads: the control loop (this one), the observer, one per running worker, and the API's. Stop order: API first
+(no new wishes), then the workers (resumable), the observer, and the catalog last.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from types import FrameType
+
+from tierd import __version__
+from tierd.catalog import Catalog
+from tierd.config import Config, Mounts, load
+from tierd.daemon.notify import Notifier
+from tierd.daemon.observer import Observer
+from tierd.daemon.tiers import Tiers
+from tierd.decide import plan
+from tierd.errors import ConfigError, TierdError
+from tierd.model.observation import TrackerStatus
+from tierd.model.plan import Action, Step
+from tierd.model.tier import TierName, TierUsage
+from tierd.model.transfer import Progress, TransferId, TransferKind
+from tierd.move.mover import Mover
+from tierd.observe.choose import choose
+from tierd.serve.server import Server
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 1.0
+_STALE_LOOP_S = 60.0
+_WORKER_STOP_S = 7.0
+_CLOCK_JUMP = timedelta(seconds=5)
+
+
+def now_utc() -> datetime:
+    return datetime.now(UTC)
+
+
+class Daemon:
+    """All parts of a running tierd. `run` returns when a signal or `stop` asks for it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.catalog = Catalog.open(config.database)
+        self.catalog.configure(config.tiers, config.datasets)
+        self.tiers = Tiers(config.tiers, self.catalog, now_utc, self._known_bytes)
+        self.tracker = choose(config.observe.tracker, clock=now_utc)
+        self.observer = Observer(
+            config, self.catalog, self.tracker, now_utc, is_online=self.tiers.is_online, on_change=self.wake
+        )
+        self.mover = Mover(config, self.catalog, now_utc, self.tiers.usage, self.observer, on_end=self._transfer_ended)
+        self.server = Server(config=config, catalog=self.catalog, ports=self)
+        self._notifier = Notifier()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._reload = threading.Event()
+        self.next_config: Config | None = None
+        """Set when `run` returned because a new configuration was accepted."""
+        self._beat = time.monotonic()
+        self._decide_at = 0.0
+        self._last_now = now_utc()
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until asked to stop, or until a new configuration shall be run instead (`next_config`)."""
+        try:
+            self._start()
+            while not self._stop.is_set():
+                self._tick()
+                if self._reload.is_set():
+                    self._load_again()
+                self._wake.wait(_TICK_S)
+                self._wake.clear()
+        finally:
+            self._shut_down()
+
+    def _start(self) -> None:
+        self._note_clock()
+        self.catalog.add_event("daemon.started", now=now_utc(), message=f"tierd {__version__} started")
+        self.tiers.look()
+        self.tiers.sweep(self.mover.live_keys())
+        self.server.start()
+        self.observer.start()
+        self._notifier.ready()
+        log.info("tierd %s started, database %s", __version__, self.config.database)
+
+    def _shut_down(self) -> None:
+        self._notifier.stopping()
+        self.server.stop()
+        self.mover.stop(_WORKER_STOP_S)
+        self.observer.stop()
+        self.catalog.add_event("daemon.stopped", now=now_utc(), message="stopped; transfers go on at the next start")
+        self.catalog.close()
+        log.info("stopped")
+
+    def stop(self) -> None:
+        """Ask the control loop to end; returns at once."""
+        self._stop.set()
+        self._wake.set()
+
+    def reload(self) -> None:
+        """Ask for the configuration to be read again; a faulty one is refused and the present one stays."""
+        self._reload.set()
+        self._wake.set()
+
+    def _load_again(self) -> None:
+        self._reload.clear()
+        if self.config.source is None:
+            log.warning("asked to reload, but the configuration did not come from a file")
+            return
+        try:
+            self.next_config = load(self.config.source, mounts=Mounts.OPTIONAL)
+        except ConfigError as error:
+            log.error("the new configuration is refused, the present one stays: %s", error)
+            return
+        log.info("configuration read again from %s", self.config.source)
+        self._stop.set()
+
+    # -- the control loop --------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._beat = time.monotonic()
+        try:
+            self._note_clock()
+            self.tiers.look()
+            for lease in self.catalog.expire_leases(now_utc()):
+                log.info("lease %s of %s expired", lease.id, lease.holder)
+            if self.observer.is_ready:
+                self._decide()
+                self.mover.tick()
+        except TierdError as error:  # one bad round must not end the daemon; the next one tries again
+            log.error("control loop: %s", error)
+        live = self.mover.running
+        self._notifier.alive(f"{live} transfer{'' if live == 1 else 's'} running")
+
+    def _decide(self) -> None:
+        if time.monotonic() < self._decide_at:
+            return
+        self._decide_at = time.monotonic() + self.config.decide_interval_s
+        now = now_utc()
+        view = self.catalog.view(self.config.tiers, self.config.datasets, self.tiers.usage(), now=now)
+        for step in plan(view, now).steps:
+            self._order(step, now)
+
+    def _order(self, step: Step, now: datetime) -> None:
+        snapshot = self.catalog.snapshot_by_id(step.snapshot_id)
+        transfer, is_new = self.catalog.enqueue(
+            snapshot_id=step.snapshot_id,
+            kind=TransferKind.MIGRATE,
+            source=step.source,
+            destination=step.destination,
+            release=step.action is Action.RELEASE,
+            priority=step.priority,
+            reason=step.reason,
+            requested_by="policy",
+            bytes_total=snapshot.size_bytes,
+            files_total=snapshot.files,
+            now=now,
+        )
+        if is_new:
+            log.info("transfer %s: %s %s: %s", transfer.id, step.action, step.ref, step.reason)
+
+    def _note_clock(self) -> None:
+        """Times that lie in the future would keep snapshots unsettled or cold for as long as the clock jumped."""
+        now = now_utc()
+        if now < self._last_now - _CLOCK_JUMP:
+            log.warning("the clock jumped back by %s", self._last_now - now)
+            self.catalog.reanchor_clock(now=now)
+        self._last_now = now
+
+    def _transfer_ended(self) -> None:
+        self.observer.placements_changed()
+        self._decide_at = 0.0
+        self.wake()
+
+    def _known_bytes(self, tier: TierName) -> int:
+        return self.catalog.bytes_on(tier)
+
+    # -- what the API asks -----------------------------------------------------------------------------------
+
+    def usage(self) -> Mapping[TierName, TierUsage]:
+        return self.tiers.usage()
+
+    def progress(self, transfer_id: TransferId) -> Progress | None:
+        return self.mover.progress(transfer_id)
+
+    def tracker_status(self) -> TrackerStatus:
+        return self.tracker.status()
+
+    def last_scan_at(self) -> datetime | None:
+        return self.observer.last_scan_at
+
+    def loop_is_fresh(self) -> bool:
+        return time.monotonic() - self._beat < _STALE_LOOP_S
+
+    def is_ready(self) -> bool:
+        return self.observer.is_ready
+
+    def wake(self) -> None:
+        self._decide_at = 0.0
+        self._wake.set()
+
+    def estimate(self, source: TierName, destination: TierName, size_bytes: int, files: int) -> float | None:
+        return self.mover.rates.estimate(source, destination, size_bytes, files)
+
+
+def run(config: Config) -> None:
+    """Run the daemon until SIGTERM or SIGINT. SIGHUP loads the configuration again; a bad one is refused.
+
+    Raises:
+        CatalogError: the database cannot be used.
+        ConfigError: the API cannot listen where it should.
+    """
+    current: Config | None = config
+    while current is not None:
+        daemon = Daemon(current)
+
+        def on_signal(number: int, _frame: FrameType | None, daemon: Daemon = daemon) -> None:
+            if number == signal.SIGHUP:
+                daemon.reload()
+            else:
+                daemon.stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, on_signal)
+        daemon.run()
+        current = daemon.next_config

@@ -1,0 +1,93 @@
+"""The tiers as the daemon sees them: identity, on line or not, how full. Looked at by one thread, read by all."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from tierd.catalog import Catalog
+from tierd.errors import TierdError, TierOffline
+from tierd.model.tier import Tier, TierName, TierUsage
+from tierd.observe.usage import usage as measure_usage
+from tierd.storage.control import Unlimited
+from tierd.storage.posix.identity import establish_identity
+from tierd.storage.posix.store import PosixStorage
+
+log = logging.getLogger(__name__)
+
+
+class Tiers:
+    """Keeps the usage of every tier fresh.
+
+    Args:
+        known_bytes: bytes of the copies that the catalog has on a tier (for tiers with a capacity override).
+    """
+
+    def __init__(
+        self,
+        tiers: tuple[Tier, ...],
+        catalog: Catalog,
+        clock: Callable[[], datetime],
+        known_bytes: Callable[[TierName], int],
+    ) -> None:
+        self._tiers = tiers
+        self._catalog = catalog
+        self._clock = clock
+        self._known_bytes = known_bytes
+        self._lock = threading.Lock()
+        self._usage: dict[TierName, TierUsage] = {}
+
+    def look(self) -> None:
+        """Look at every tier now; a change of on line or off line becomes an event."""
+        for tier in self._tiers:
+            fresh = self._look_at(tier)
+            with self._lock:
+                before = self._usage.get(tier.name)
+                self._usage[tier.name] = fresh
+            if before is None or before.is_online != fresh.is_online:
+                self._announce(fresh, is_first=before is None)
+
+    def _look_at(self, tier: Tier) -> TierUsage:
+        try:
+            known = self._catalog.tier_identity(tier.name)
+            identity = establish_identity(tier.root, tier.name, known=known, now=self._clock())
+            if known is None:
+                self._catalog.set_tier_identity(tier.name, identity)
+            PosixStorage(tier.root, identity).attach()
+            return measure_usage(tier, known_bytes=self._known_bytes(tier.name) if tier.capacity_bytes else 0)
+        except TierOffline as error:
+            return TierUsage(tier=tier.name, is_online=False, offline_reason=error.message)
+        except TierdError as error:
+            return TierUsage(tier=tier.name, is_online=False, offline_reason=f"cannot be used: {error.message}")
+
+    def _announce(self, usage: TierUsage, *, is_first: bool) -> None:
+        if usage.is_online and is_first:
+            return
+        kind = "tier.online" if usage.is_online else "tier.offline"
+        message = f"tier {usage.tier} is back" if usage.is_online else f"tier {usage.tier}: {usage.offline_reason}"
+        log.warning("%s", message)
+        self._catalog.add_event(kind, now=self._clock(), message=message, detail={"tier": usage.tier})
+
+    def usage(self) -> Mapping[TierName, TierUsage]:
+        """As last looked at; instant."""
+        with self._lock:
+            return dict(self._usage)
+
+    def is_online(self, name: TierName) -> bool:
+        with self._lock:
+            usage = self._usage.get(name)
+        return usage is not None and usage.is_online
+
+    def sweep(self, live_keys: set[str]) -> None:
+        """Remove what transfers left behind that are not live any more."""
+        for tier in self._tiers:
+            identity = self._catalog.tier_identity(tier.name)
+            if identity is None or not self.is_online(tier.name):
+                continue
+            try:
+                for name in PosixStorage(tier.root, identity).sweep(live_keys, Unlimited()):
+                    log.info("tier %s: removed leftover %s", tier.name, name)
+            except TierdError as error:
+                log.warning("tier %s could not be swept: %s", tier.name, error)

@@ -1,0 +1,8 @@
+"""What happens on the mounts: which snapshots there are, how large, how full the tiers, and when they are used.
+
+measure: one walk over a tree · usage: how full a tier is · discover, reconcile: which snapshots exist, and what
+that means for those already known · tracker: the interface of access tracking; watchdog_tracker and atime_tracker
+are its back ends, choose picks one.
+
+Nothing here knows the catalog: observations are values of `tierd.model`, and the daemon carries them over.
+"""

@@ -1,0 +1,199 @@
+"""The metrics of the daemon, read from the catalog, the tiers and the tracker at each scrape.
+
+Base units, and labels that are bounded by the configuration: tier, dataset (the first DATASETS by name, the rest
+together), kind, state, result. No snapshot, user or path is ever a label.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.process_collector import ProcessCollector
+
+from tierd import __version__
+from tierd.catalog import Catalog, CatalogCounts
+from tierd.model.placement import Residency
+from tierd.model.plan import View
+from tierd.model.tier import Tier, TierUsage
+from tierd.model.transfer import LIVE, TransferKind, TransferState
+from tierd.serve.look import live_transfers, reserved_bytes
+from tierd.serve.ports import Ports
+from tierd.serve.views import Views
+
+DATASETS = 60
+OTHERS = "(others)"
+_RESULTS = (TransferState.DONE, TransferState.FAILED, TransferState.CANCELLED)
+_ENDINGS = frozenset(f"transfer.{state}" for state in _RESULTS)
+_DURATIONS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
+_BATCH = 500
+
+_TierValue = Callable[[Tier, TierUsage | None], float | None]
+"""A tier and its usage (None while it is offline) to a number; None for no sample."""
+
+
+def registry(catalog: Catalog, ports: Ports, views: Views) -> CollectorRegistry:
+    """A registry with everything but the API's own counters. One per application: nothing is global."""
+    made = CollectorRegistry()
+    ProcessCollector(registry=made)
+    made.register(TierdCollector(catalog, ports, views))
+    made.register(TransferDurations(catalog))
+    return made
+
+
+class TierdCollector:
+    """Reads everything that has a present value. A counter here is a sum over the catalog's history."""
+
+    def __init__(self, catalog: Catalog, ports: Ports, views: Views) -> None:
+        self._catalog, self._ports, self._views = catalog, ports, views
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not read the catalog."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, from one view and one set of counts."""
+        view, counts = self._views.recent(), self._catalog.counts()
+        yield InfoMetricFamily("tierd_build", "The version that runs.", value={"version": __version__})
+        yield from _tiers(view)
+        yield from _snapshots(view)
+        yield from _transfers(counts)
+        yield from self._holds(counts)
+        yield from self._tracking()
+
+    def _holds(self, counts: CatalogCounts) -> Iterator[Metric]:
+        yield GaugeMetricFamily("tierd_leases", "Leases that have not ended.", value=counts.leases)
+        yield GaugeMetricFamily("tierd_pins", "Pins.", value=counts.pins)
+        yield GaugeMetricFamily(
+            "tierd_snapshots_with_problem",
+            "Snapshots that are not looked after because something about them is wrong.",
+            value=counts.snapshots_with_problem,
+        )
+        yield GaugeMetricFamily(
+            "tierd_transfers_paused", "1 while all transfers are paused.", value=int(self._catalog.all_paused)
+        )
+
+    def _tracking(self) -> Iterator[Metric]:
+        tracker, scanned_at = self._ports.tracker_status(), self._ports.last_scan_at()
+        seen, lost = tracker.events_seen, tracker.events_lost
+        yield CounterMetricFamily("tierd_tracker_events", "Access events seen since the start.", value=seen)
+        yield CounterMetricFamily("tierd_tracker_events_lost", "Access events known to be lost.", value=lost)
+        degraded = GaugeMetricFamily(
+            "tierd_tracker_degraded", "1 while access tracking misses something, by back end.", labels=("tracker",)
+        )
+        degraded.add_metric((tracker.name,), int(tracker.is_degraded))
+        yield degraded
+        # 0 before the first one, so that an alert on its age fires.
+        yield GaugeMetricFamily(
+            "tierd_last_successful_scan_timestamp_seconds",
+            "When the last full scan of all datasets succeeded; 0 before the first.",
+            value=0 if scanned_at is None else scanned_at.timestamp(),
+        )
+
+
+class TransferDurations:
+    """How long transfers took, observed from the events of their endings: each once, whoever scrapes how often."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._lock = threading.Lock()
+        self._fed = catalog.last_event_id()
+        self._histogram = Histogram(
+            "tierd_transfer_duration_seconds",
+            "Time from a transfer's first step to its end, for transfers that ended since the daemon started.",
+            ("kind", "result"),
+            buckets=_DURATIONS,
+            registry=None,
+        )
+        for kind in TransferKind:
+            for result in _RESULTS:
+                self._histogram.labels(kind, result)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not read the catalog."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """The histogram, fed with what ended since the last scrape."""
+        with self._lock:
+            self._feed()
+            return list(self._histogram.collect())
+
+    def _feed(self) -> None:
+        while self._fed < self._catalog.last_event_id():
+            events = self._catalog.events(after=self._fed, limit=_BATCH)
+            for event in events:
+                if event.kind in _ENDINGS and event.transfer_id is not None:
+                    transfer = self._catalog.transfer(event.transfer_id)
+                    if transfer.started_at is not None and transfer.finished_at is not None:
+                        # Never negative, although the clock may have jumped back in between.
+                        took = max(0.0, (transfer.finished_at - transfer.started_at).total_seconds())
+                        self._histogram.labels(transfer.kind, transfer.state).observe(took)
+                self._fed = event.id
+            if len(events) < _BATCH:
+                return
+
+
+def _tiers(view: View) -> Iterator[Metric]:
+    reserved = reserved_bytes(live_transfers(view))
+
+    def family(name: str, text: str, value: _TierValue) -> GaugeMetricFamily:
+        made = GaugeMetricFamily(f"tierd_tier_{name}", text, labels=("tier",))
+        for tier in view.tiers:
+            usage = view.usage.get(tier.name)
+            # An offline tier has no sizes: absent, not 0, so that nobody computes with them.
+            number = value(tier, usage if usage is not None and usage.is_online else None)
+            if number is not None:
+                made.add_metric((tier.name,), number)
+        return made
+
+    yield family("capacity_bytes", "Bytes the tier may hold.", lambda _, u: u and u.capacity_bytes)
+    yield family("used_bytes", "Bytes in use on the tier.", lambda _, u: u and u.used_bytes)
+    yield family("free_bytes", "Bytes that can still be written to the tier.", lambda _, u: u and u.free_bytes)
+    yield family("capacity_inodes", "Inodes of the tier; 0 without a limit.", lambda _, u: u and u.capacity_inodes)
+    yield family("used_inodes", "Inodes in use on the tier.", lambda _, u: u and u.used_inodes)
+    yield family("used_ratio", "Used share of the scarcer of bytes and inodes.", lambda _, u: u and u.used_ratio)
+    yield family("reserved_bytes", "Bytes promised to live transfers.", lambda t, _: reserved.get(t.name, 0))
+    yield family("online", "1 while the tier can be used.", lambda _, u: int(u is not None))
+    yield family("high_watermark_ratio", "Used share above which release begins.", lambda t, _: t.high)
+    yield family("low_watermark_ratio", "Used share at which release ends.", lambda t, _: t.low)
+
+
+def _snapshots(view: View) -> Iterator[Metric]:
+    named = {d for d in sorted({s.dataset.name for s in view.snapshots})[:DATASETS]}
+    number: defaultdict[tuple[str, Residency], int] = defaultdict(int)
+    size: defaultdict[tuple[str, Residency], int] = defaultdict(int)
+    for s in view.snapshots:
+        key = (s.dataset.name if s.dataset.name in named else OTHERS, view.residency(s))
+        number[key] += 1
+        size[key] += s.snapshot.size_bytes
+    labels = ("dataset", "residency")
+    counted = GaugeMetricFamily("tierd_snapshots", "Snapshots by where their bytes are.", labels=labels)
+    sized = GaugeMetricFamily("tierd_snapshots_bytes", "Bytes of snapshots by where they are.", labels=labels)
+    for dataset in sorted({dataset for dataset, _ in number}):
+        for residency in Residency:
+            counted.add_metric((dataset, residency), number[dataset, residency])
+            sized.add_metric((dataset, residency), size[dataset, residency])
+    yield counted
+    yield sized
+
+
+def _transfers(counts: CatalogCounts) -> Iterator[Metric]:
+    known = {(c.kind, c.state): c for c in counts.transfers}
+    ended = CounterMetricFamily("tierd_transfers", "Transfers that ended.", labels=("kind", "result"))
+    moved = CounterMetricFamily("tierd_transfer_bytes", "Bytes of transfers that ended.", labels=("kind", "result"))
+    queue = GaugeMetricFamily("tierd_transfers_live", "Transfers queued or under way.", labels=("kind", "state"))
+    for kind in TransferKind:
+        for result in _RESULTS:
+            count = known.get((kind, result))
+            ended.add_metric((kind, result), 0 if count is None else count.transfers)
+            moved.add_metric((kind, result), 0 if count is None else count.bytes_done)
+        for state in TransferState:
+            if state in LIVE:
+                count = known.get((kind, state))
+                queue.add_metric((kind, state), 0 if count is None else count.transfers)
+    yield from (ended, moved, queue)

@@ -1,0 +1,22 @@
+"""The routes, one module per subject."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from tierd.serve.routes import datasets, events, health, leases, page, plan, snapshots, status, transfers, warm
+
+ROUTERS: tuple[APIRouter, ...] = (
+    status.router,
+    datasets.router,
+    snapshots.router,
+    warm.router,
+    plan.router,
+    transfers.router,
+    leases.router,
+    events.router,
+    health.router,
+    page.router,
+)
+
+__all__ = ["ROUTERS"]

@@ -1,0 +1,57 @@
+"""The history, in pages and as a stream."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import StreamingResponse
+
+from tierd.serve import schemas as out
+from tierd.serve.asking import Reader, named
+from tierd.serve.events import MEDIA_TYPE, stream
+from tierd.serve.parts import Have
+from tierd.serve.problems import responses
+
+router = APIRouter(tags=["events"])
+
+_STREAM = {200: {"description": "Events as they happen.", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}}
+
+
+@router.get("/v1/events", responses=responses(404))
+def events(
+    have: Have,
+    _: Reader,
+    after: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ref: Annotated[str | None, Query(max_length=400)] = None,
+) -> out.EventsOut:
+    """Events, oldest first: those after the id `after`, or without it the newest ones."""
+    about = None if ref is None else named(ref)
+    # Before the events: one that is written in between is then read twice rather than never.
+    newest = have.catalog.last_event_id()
+    if after is None:
+        found = have.catalog.events(limit=limit, ref=about, newest_first=True)[::-1]
+    else:
+        found = have.catalog.events(after=after, limit=limit, ref=about)
+    last_id = found[-1].id if found else max(newest, after or 0)
+    return out.EventsOut(items=[have.look.event(e) for e in found], last_id=last_id)
+
+
+@router.get(
+    "/v1/events/stream", response_class=StreamingResponse, response_model=None, responses={**responses(), **_STREAM}
+)
+async def event_stream(
+    have: Have,
+    _: Reader,
+    after: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+    last_event_id: Annotated[int | None, Header(ge=0, lt=2**63)] = None,
+) -> StreamingResponse:
+    """Server-sent events as they happen, from now on, or after `Last-Event-ID` (or `after`).
+
+    The id of each is the event's id, its data the event as JSON. A comment is sent now and then, so that a broken
+    connection is noticed. The stream ends when the daemon stops; connect again with the last id.
+    """
+    begin = last_event_id if last_event_id is not None else after
+    begin = have.catalog.last_event_id() if begin is None else begin
+    return StreamingResponse(stream(have.watch, have.catalog, have.look, begin), media_type=MEDIA_TYPE)

@@ -1,0 +1,106 @@
+"""Warm: the call that jobs make before they read, and the receipt that proves it was carried out."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from functools import partial
+
+from fastapi import APIRouter, Request
+
+from tierd.errors import Conflict
+from tierd.model.dataset import SnapshotRef
+from tierd.model.hold import Hold
+from tierd.serve import schemas as out
+from tierd.serve.asking import Named, Reader, Warmer
+from tierd.serve.look import text_of
+from tierd.serve.meters import waited
+from tierd.serve.parts import Have, Parts
+from tierd.serve.problems import responses
+from tierd.serve.wishes import Leaving, LeaseWish, Receipt, Warmed
+
+router = APIRouter(tags=["warm"])
+
+PATIENCE_S = 15.0
+"""How long a warm waits for a release that it interrupts; such a release stops within seconds."""
+
+
+@router.post("/v1/snapshots/{dataset}/{snapshot}/warm", responses=responses(404, 409, 413, 507))
+async def warm(
+    request: Request, ref: Named, have: Have, caller: Warmer, body: out.WarmIn | None = None
+) -> out.WarmOut:
+    """Have the snapshot on flash and hold it there.
+
+    `ready`: it is on flash, with a receipt. `accepted`: a transfer brings it; calls for the same snapshot join one
+    transfer, and each gets a lease. Refused with 507 if flash cannot hold it or no copy can be reached.
+    """
+    wish = _wish(ref, body or out.WarmIn(), caller.name)
+    deadline = time.monotonic() + PATIENCE_S
+    lease = None
+    while True:
+        answer = await have.writers.run(partial(_warm, have, wish, lease))
+        if isinstance(answer, out.WarmOut):
+            return answer
+        lease, left_s = answer.lease, deadline - time.monotonic()
+        if left_s <= 0 or have.watch.is_closed:
+            await have.writers.run(partial(have.wishes.give_back, lease))
+            raise _is_leaving(answer)
+        began = time.monotonic()
+        await have.watch.transfer(answer.transfer.id, left_s)
+        waited(request.scope, time.monotonic() - began)
+
+
+@router.get("/v1/snapshots/{dataset}/{snapshot}/receipt", responses=responses(404, 409))
+def receipt(ref: Named, have: Have, _: Reader) -> out.ReceiptOut:
+    """Proof that the snapshot is wholly on flash and at its path; 409 while it is not."""
+    return _receipt(have.wishes.receipt(have.wishes.find(ref)))
+
+
+def _wish(ref: SnapshotRef, body: out.WarmIn, caller: str) -> LeaseWish:
+    return LeaseWish(
+        ref=ref,
+        ttl=timedelta(seconds=body.lease_s),
+        holder=body.holder or caller,
+        request_key=body.request_key,
+        note=body.note,
+    )
+
+
+def _warm(have: Parts, wish: LeaseWish, lease: Hold | None) -> out.WarmOut | Leaving:
+    answer = have.wishes.warm(wish, lease)
+    return _granted(have, answer) if isinstance(answer, Warmed) else answer
+
+
+def _granted(have: Parts, warmed: Warmed) -> out.WarmOut:
+    ref, transfer = warmed.snapshot.ref, warmed.transfer
+    return out.WarmOut(
+        answer="ready" if transfer is None else "accepted",
+        reason=warmed.reason,
+        path=text_of(warmed.snapshot.path),
+        eta_s=0.0 if transfer is None else have.look.eta_s(transfer),
+        lease=have.look.hold(warmed.lease, ref),
+        transfer=None if transfer is None else have.look.transfer(transfer, ref),
+        receipt=None if warmed.receipt is None else _receipt(warmed.receipt),
+    )
+
+
+def _receipt(receipt: Receipt) -> out.ReceiptOut:
+    snapshot, placement = receipt.snapshot, receipt.placement
+    return out.ReceiptOut(
+        ref=str(snapshot.ref),
+        path=text_of(snapshot.path),
+        content_id=placement.content_id,
+        entries=placement.entries,
+        size_bytes=placement.size_bytes,
+        residency=receipt.residency,
+        tier=placement.tier,
+        resident_ratio=1.0,
+        at=receipt.at,
+    )
+
+
+def _is_leaving(answer: Leaving) -> Conflict:
+    return Conflict(
+        f"{answer.snapshot.ref} is being released by transfer {answer.transfer.id}, which was asked to stop",
+        hint="Call again in a few seconds.",
+    )

@@ -1,0 +1,356 @@
+"""The shapes of requests and responses. Strict: an unknown key or a number sent as text is an error, never a guess.
+
+Times are RFC 3339 in UTC, durations seconds, sizes bytes, rates bytes per second, shares 0-1.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tierd.model.dataset import AccessSource
+from tierd.model.hold import HoldKind
+from tierd.model.placement import PlacementState, Residency
+from tierd.model.plan import Action
+from tierd.model.tier import TierKind
+from tierd.model.transfer import TransferKind, TransferState
+
+LONGEST_LEASE_S = 366 * 86_400
+DEFAULT_LEASE_S = 3600
+
+_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+"""No control characters: what callers say about themselves is shown on terminals."""
+
+LeaseSeconds = Annotated[float, Field(gt=0, le=LONGEST_LEASE_S, allow_inf_nan=False)]
+Holder = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=_PRINTABLE, description="Who holds it; the caller by default.")
+]
+Note = Annotated[str, Field(max_length=500, pattern=_PRINTABLE)]
+RequestKey = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        pattern=_PRINTABLE,
+        description="Chosen by the caller; a repetition with the same key renews the same lease, it makes no second.",
+    ),
+]
+
+
+class Body(BaseModel):
+    """A request."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Shape(BaseModel):
+    """A part of a response."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Fault(Shape):
+    """One thing that is wrong with a request."""
+
+    where: str
+    problem: str
+
+
+class Problem(Shape):
+    """What went wrong (RFC 9457); `code` is stable, `hint` says what to do next."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    hint: str | None
+    instance: str
+    faults: list[Fault] | None = None
+
+
+class TierOut(Shape):
+    """A tier; when it is offline its sizes are the last known ones or 0. `reserved_bytes`: promised to transfers."""
+
+    name: str
+    kind: TierKind
+    rank: int
+    root: str
+    is_online: bool
+    offline_reason: str | None
+    capacity_bytes: int
+    used_bytes: int
+    free_bytes: int
+    used_ratio: float
+    capacity_inodes: int
+    used_inodes: int
+    high: float
+    low: float
+    reserved_bytes: int
+    read_rate: int | None
+    write_rate: int | None
+
+
+class TiersOut(Shape):
+    items: list[TierOut]
+
+
+class PolicyOut(Shape):
+    settle_after_s: float
+    migrate_after_s: float | None
+    release_after_s: float | None
+    min_residency_s: float
+    verify: str
+
+
+class DatasetOut(Shape):
+    name: str
+    path: str
+    home: str
+    pattern: str | None
+    policy: PolicyOut
+    snapshots: int
+    size_bytes: int
+
+
+class DatasetsOut(Shape):
+    items: list[DatasetOut]
+
+
+class PlacementOut(Shape):
+    tier: str
+    state: PlacementState
+    location: str | None
+    content_id: str | None
+    size_bytes: int
+    entries: int
+    verified_at: datetime | None
+
+
+class LeaseOut(Shape):
+    """A hold: a lease, or a pin (which has no end)."""
+
+    id: int
+    ref: str
+    kind: HoldKind
+    holder: str
+    since: datetime
+    expires_at: datetime | None
+    generation: int
+    note: str | None
+
+
+class LeasesOut(Shape):
+    items: list[LeaseOut]
+
+
+class TransferOut(Shape):
+    id: int
+    ref: str
+    kind: TransferKind
+    state: TransferState
+    source: str
+    destination: str
+    release: bool
+    reason: str
+    requested_by: str
+    attempt: int
+    not_before: datetime | None
+    error: str | None
+    error_code: str | None
+    bytes_total: int
+    bytes_done: int
+    files_total: int
+    files_done: int
+    rate_bytes_per_s: float | None
+    eta_s: float | None
+    step: str
+    is_paused: bool
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class TransfersOut(Shape):
+    items: list[TransferOut]
+
+
+class SnapshotOut(Shape):
+    ref: str
+    dataset: str
+    name: str
+    path: str
+    residency: Residency
+    size_bytes: int
+    disk_bytes: int
+    files: int
+    entries: int
+    first_seen_at: datetime
+    changed_at: datetime
+    accessed_at: datetime
+    access_source: AccessSource
+    read_at: datetime | None
+    written_at: datetime | None
+    episodes: int
+    warmed_at: datetime | None
+    is_settled: bool
+    problem: str | None
+    placements: list[PlacementOut]
+    holds: list[LeaseOut]
+    transfer: TransferOut | None
+
+
+class SnapshotsOut(Shape):
+    items: list[SnapshotOut]
+    next_cursor: str | None
+
+
+class ReceiptOut(Shape):
+    """Proof that a snapshot is wholly on flash, for scripts to check."""
+
+    ref: str
+    path: str
+    content_id: str | None
+    entries: int
+    size_bytes: int
+    residency: Residency
+    tier: str
+    resident_ratio: float
+    at: datetime
+
+
+class WarmIn(Body):
+    lease_s: LeaseSeconds = DEFAULT_LEASE_S
+    holder: Holder | None = None
+    request_key: RequestKey | None = None
+    note: Note | None = None
+
+
+class WarmOut(Shape):
+    """The answer to a warm. `ready`: with a receipt. `accepted`: wait for `transfer` to end as done."""
+
+    answer: Literal["ready", "accepted"]
+    reason: str
+    path: str
+    eta_s: float | None
+    lease: LeaseOut
+    transfer: TransferOut | None
+    receipt: ReceiptOut | None
+
+
+class MigrateIn(Body):
+    release: bool = False
+
+
+class PinIn(Body):
+    note: Note | None = None
+
+
+class LeaseIn(Body):
+    ref: Annotated[str, Field(min_length=1, max_length=400)]
+    lease_s: LeaseSeconds
+    holder: Holder | None = None
+    request_key: RequestKey | None = None
+    note: Note | None = None
+
+
+class RenewIn(Body):
+    lease_s: LeaseSeconds
+    generation: Annotated[int, Field(ge=1, lt=2**63)] | None = None
+
+
+class EventOut(Shape):
+    id: int
+    at: datetime
+    kind: str
+    ref: str | None
+    transfer_id: int | None
+    message: str
+    detail: dict[str, str | int | float | bool | None]
+
+
+class EventsOut(Shape):
+    """Events, oldest first; `last_id` is what to send as `after` next."""
+
+    items: list[EventOut]
+    last_id: int
+
+
+class StepOut(Shape):
+    action: Action
+    ref: str
+    source: str
+    destination: str
+    reason: str
+    frees_bytes: int
+    copies_bytes: int
+
+
+class PlanOut(Shape):
+    made_at: datetime
+    steps: list[StepOut]
+    kept: dict[str, str]
+    notes: list[str]
+
+
+class FindingOut(Shape):
+    rule: str
+    holds: bool
+    detail: str
+    until: datetime | None
+
+
+class ExplanationOut(Shape):
+    ref: str
+    residency: Residency
+    summary: str
+    findings: list[FindingOut]
+    next_step: StepOut | None
+    next_event: str
+    events: list[EventOut]
+
+
+class TrackerOut(Shape):
+    name: str
+    is_degraded: bool
+    detail: str
+    events_seen: int
+    events_lost: int
+
+
+class CountsOut(Shape):
+    by_residency: dict[str, int]
+
+
+class SnapshotProblemOut(Shape):
+    ref: str
+    problem: str
+
+
+class StatusOut(Shape):
+    version: str
+    started_at: datetime
+    uptime_s: float
+    tiers: list[TierOut]
+    counts: CountsOut
+    live_transfers: int
+    leases: int
+    pins: int
+    is_paused: bool
+    tracker: TrackerOut
+    last_scan_at: datetime | None
+    problems: list[SnapshotProblemOut]
+
+
+class PausedOut(Shape):
+    is_paused: bool
+
+
+class HealthOut(Shape):
+    """`checks`: by name, "ok" or what is wrong."""
+
+    status: Literal["ok", "failing"]
+    checks: dict[str, str]

@@ -1,0 +1,426 @@
+"""The manifest: what a snapshot consists of, entry by entry, in one SQLite file per copy.
+
+It owns the table of entries, the digests, the stamps by which a tree is proven unchanged, and the content id. It
+knows nothing of how bytes move.
+
+**Digest of a file**: blake3 of its bytes when it has at most 4 MiB; else blake3 of the 32-byte blake3 digests of
+its 4 MiB chunks, one after the other (the last chunk may be shorter), so that ranges can be read and checked alone.
+
+**Content id**: the hexadecimal blake3 of `b"tierd manifest 1\\n"` followed by a record for each entry, the root
+(path `b""`) included, in the order of the paths as byte strings. A record, little-endian:
+
+    1 byte    type: f file, d directory, l symbolic link, p FIFO, c character device, b block device
+    u32       permission bits (mode & 0o7777)
+    u32, u32  owner and group
+    i64       mtime in ns since the epoch
+    u64       size in bytes (files; the length of the target for links; else 0)
+    u64       device number (devices; else 0)
+    5 fields  u32 length and bytes (length 0 when absent): path; link target; hard-link group, which is the path of
+              the group's first member; extended attributes; digest
+
+Extended attributes are packed sorted by name, each as u16 length and name, u32 length and value; POSIX ACLs are
+among them (`system.posix_acl_access`, `system.posix_acl_default`). What a user does not see is not in it: access
+times, inodes, holes.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NamedTuple, Self
+
+from blake3 import blake3
+
+from tierd.errors import Corrupt, NotFound, StorageError, TierFull, Unsupported
+
+Side = Literal["source", "copy"]
+"""Which tree's stamps: the one that was read, or the one that was written."""
+
+FORMAT = 1
+CHUNK = 4 << 20
+"""Bytes per chunk; a file of at most this size has one digest and no chunks."""
+
+_APPLICATION_ID = 0x74726D66
+_HEADER = b"tierd manifest 1\n"
+_PAGE = 8192
+_FIXED = struct.Struct("<cIIIqQQ")
+_LENGTH = struct.Struct("<I")
+
+_SCHEMA = f"""
+PRAGMA page_size = {_PAGE};
+PRAGMA application_id = {_APPLICATION_ID};
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE entry (
+    path BLOB PRIMARY KEY, type TEXT NOT NULL, size INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, atime_ns INTEGER NOT NULL, rdev INTEGER NOT NULL, xattrs BLOB,
+    target BLOB, link_group BLOB, digest BLOB, source_inode INTEGER, source_ctime_ns INTEGER, copy_inode INTEGER,
+    copy_ctime_ns INTEGER, attempt INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX entry_link_group ON entry (link_group) WHERE link_group IS NOT NULL;
+CREATE TABLE chunks (path BLOB PRIMARY KEY, digests BLOB NOT NULL) STRICT;
+CREATE TABLE link_name (inode INTEGER, path BLOB, count INTEGER NOT NULL, PRIMARY KEY (inode, path))
+    STRICT, WITHOUT ROWID;
+INSERT INTO meta VALUES ('format', '{FORMAT}');
+"""
+
+
+class Entry(NamedTuple):
+    """One entry, in the order of the table's columns.
+
+    Attributes:
+        path: relative to the root, b"" for the root itself.
+        type: f, d, l, p, c or b (see the module).
+        size: bytes of a file, length of a link's target, else 0.
+        mode: permission bits with setuid, setgid and sticky.
+        xattrs: packed (see the module), None when there are none.
+        link_group: path of the first member of its hard-link group, None for an entry with one name.
+        source_inode, source_ctime_ns: stamp of the entry that was read; its size and mtime are the entry's own.
+        copy_inode, copy_ctime_ns: stamp of the entry that was written; None until the copy was verified.
+        attempt: the attempt of the copy that last saw it in the source.
+    """
+
+    path: bytes
+    type: str
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    atime_ns: int
+    rdev: int = 0
+    xattrs: bytes | None = None
+    target: bytes | None = None
+    link_group: bytes | None = None
+    digest: bytes | None = None
+    source_inode: int | None = None
+    source_ctime_ns: int | None = None
+    copy_inode: int | None = None
+    copy_ctime_ns: int | None = None
+    attempt: int = 0
+
+    def canonical(self) -> bytes:
+        """The record of this entry in the content id."""
+        parts = [
+            _FIXED.pack(self.type.encode(), self.mode, self.uid, self.gid, self.mtime_ns, self.size, self.rdev),
+        ]
+        for field in (self.path, self.target, self.link_group, self.xattrs, self.digest):
+            parts.append(_LENGTH.pack(len(field or b"")))
+            if field:
+                parts.append(field)
+        return b"".join(parts)
+
+
+class Stamp(NamedTuple):
+    """What must be equal for an entry to count as unchanged; size is not compared for directories."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class Totals(NamedTuple):
+    """Sums over a manifest: entries with the root, regular file names, bytes with each hard-linked file once."""
+
+    entries: int
+    files: int
+    size_bytes: int
+
+
+_COLUMNS = ", ".join(Entry._fields)
+_INSERT = f"INSERT OR REPLACE INTO entry ({_COLUMNS}) VALUES ({', '.join('?' * len(Entry._fields))})"
+
+
+class Manifest:
+    """One manifest file, used by one thread at a time. Use `create` or `open`."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+        self.path = path
+        self._db = db
+        self._is_bulk = False
+
+    # -- opening and closing ---------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path: Path) -> Manifest:
+        """Make an empty manifest; the file must not exist."""
+        if path.exists():
+            raise StorageError(f"manifest {path} exists already")
+        with _reported(path):
+            db = _connect(path)
+            db.executescript(_SCHEMA)
+        return cls(path, db)
+
+    @classmethod
+    def open(cls, path: Path) -> Manifest:
+        """Open a manifest.
+
+        Raises:
+            NotFound: there is no such file.
+            Corrupt: it is damaged or not a manifest.
+            Unsupported: a newer tierd wrote it.
+        """
+        if not path.is_file():
+            raise NotFound(f"there is no manifest {path}")
+        with _reported(path):
+            db = _connect(path)
+            try:
+                _check_format(db, path)
+            except BaseException:
+                db.close()
+                raise
+        return cls(path, db)
+
+    def close(self) -> None:
+        """Close the file; what was not committed is rolled back."""
+        if self._is_bulk:
+            self.end_bulk()
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def copy_to(self, path: Path) -> Manifest:
+        """Write a durable copy of this manifest to a new file and open it."""
+        if path.exists():
+            raise StorageError(f"manifest {path} exists already")
+        with self._guard():
+            self._db.commit()
+            target = sqlite3.connect(path, isolation_level="")
+            try:
+                self._db.backup(target, pages=4096)
+            finally:
+                target.close()
+        _fsync(path)
+        return Manifest.open(path)
+
+    # -- bulk writing ----------------------------------------------------------------------------------
+
+    def begin_bulk(self) -> None:
+        """Switch to fast writing for one exclusive writer: commits are cheap, and last once `end_bulk` returned.
+
+        After a crash, even a power cut, the file is consistent: it holds what was committed up to some point.
+        """
+        with self._guard():
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("PRAGMA wal_autocheckpoint = 8192")
+        self._is_bulk = True
+
+    def end_bulk(self) -> None:
+        """Commit, and make it one durable file again."""
+        with self._guard():
+            self._db.commit()
+            self._db.execute("PRAGMA journal_mode = DELETE")
+            self._db.execute("PRAGMA locking_mode = NORMAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("SELECT count(*) FROM meta").fetchone()  # leaves the exclusive lock
+        self._is_bulk = False
+
+    def commit(self) -> None:
+        with self._guard():
+            self._db.commit()
+
+    # -- meta --------------------------------------------------------------------------------------------
+
+    @property
+    def meta(self) -> Mapping[str, str]:
+        """Small facts about the manifest: `format`, and what its users keep there."""
+        with self._guard():
+            return dict(self._db.execute("SELECT key, value FROM meta"))
+
+    def set_meta(self, values: Mapping[str, str | None]) -> None:
+        """Set facts durably; None removes one."""
+        with self._guard():
+            for key, value in values.items():
+                if value is None:
+                    self._db.execute("DELETE FROM meta WHERE key = ?", (key,))
+                else:
+                    self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+            self._db.commit()
+
+    # -- entries -----------------------------------------------------------------------------------------
+
+    def add(self, entries: Iterable[Sequence[object]]) -> None:
+        """Add or replace entries (`Entry` or plain tuples of its fields); not committed."""
+        with self._guard():
+            self._db.executemany(_INSERT, entries)
+            self._db.execute("DELETE FROM meta WHERE key = 'content_id'")
+
+    def add_chunks(self, path: bytes, digests: bytes) -> None:
+        """Keep the chunk digests of a large file; not committed."""
+        with self._guard():
+            self._db.execute("INSERT OR REPLACE INTO chunks VALUES (?, ?)", (path, digests))
+
+    def remove(self, paths: Iterable[bytes]) -> None:
+        """Forget entries; not committed."""
+        with self._guard():
+            keys = [(path,) for path in paths]
+            self._db.executemany("DELETE FROM entry WHERE path = ?", keys)
+            self._db.executemany("DELETE FROM chunks WHERE path = ?", keys)
+            self._db.execute("DELETE FROM meta WHERE key = 'content_id'")
+
+    def find(self, path: bytes) -> Entry | None:
+        """The entry of this path, or None."""
+        with self._guard():
+            row = self._db.execute(f"SELECT {_COLUMNS} FROM entry WHERE path = ?", (path,)).fetchone()
+        return None if row is None else Entry._make(row)
+
+    def find_all(self, paths: Sequence[bytes]) -> dict[bytes, Entry]:
+        """The entries of these paths (at most a few hundred at once)."""
+        marks = ", ".join("?" * len(paths))
+        with self._guard():
+            rows = self._db.execute(f"SELECT {_COLUMNS} FROM entry WHERE path IN ({marks})", paths)
+            return {row[0]: Entry._make(row) for row in rows}
+
+    def chunks(self, path: bytes) -> list[bytes]:
+        """The digests of the chunks of a file larger than 4 MiB; empty for any other entry."""
+        with self._guard():
+            row = self._db.execute("SELECT digests FROM chunks WHERE path = ?", (path,)).fetchone()
+        blob = b"" if row is None else row[0]
+        return [blob[at : at + 32] for at in range(0, len(blob), 32)]
+
+    def entries(self, *, after: bytes | None = None, type: str | None = None) -> Iterator[Entry]:  # noqa: A002
+        """All entries in path order, or those after a path, or of one type; reads a thousand at a time."""
+        where = "path > ?" + ("" if type is None else " AND type = ?")
+        query = f"SELECT {_COLUMNS} FROM entry WHERE {where} ORDER BY path LIMIT 1000"
+        if after is None:
+            root = self.find(b"")
+            if root is not None and type in (None, root.type):
+                yield root
+        last = after or b""
+        while True:
+            with self._guard():
+                rows = self._db.execute(query, (last,) if type is None else (last, type)).fetchall()
+            yield from map(Entry._make, rows)
+            if len(rows) < 1000:
+                return
+            last = rows[-1][0]
+
+    def directories_from_below(self) -> Iterator[Entry]:
+        """All directories, each after everything that lies in it."""
+        query = f"SELECT {_COLUMNS} FROM entry WHERE type = 'd' AND path < ? ORDER BY path DESC LIMIT 1000"
+        with self._guard():
+            top = self._db.execute("SELECT max(path) FROM entry").fetchone()[0]
+        last = b"" if top is None else top + b"\0"
+        while True:
+            with self._guard():
+                rows = self._db.execute(query, (last,)).fetchall()
+            yield from map(Entry._make, rows)
+            if len(rows) < 1000:
+                return
+            last = rows[-1][0]
+
+    def totals(self) -> Totals:
+        with self._guard():
+            row = self._db.execute(
+                "SELECT count(*), coalesce(sum(type = 'f'), 0),"
+                " coalesce(sum(CASE WHEN type = 'f' AND (link_group IS NULL OR link_group = path) THEN size END), 0)"
+                " FROM entry"
+            ).fetchone()
+        return Totals(*row)
+
+    def root_stamp(self, side: Side) -> Stamp | None:
+        """The stamp of the root directory; None when that side has none (a copy that was never verified)."""
+        root = self.find(b"")
+        return None if root is None else stamp_of(root, side)
+
+    def content_id(self) -> str:
+        """The digest of everything a user sees (see the module); computed once, then kept until entries change."""
+        known = self.meta.get("content_id")
+        if known is not None:
+            return known
+        hasher = blake3(_HEADER)
+        for entry in self.entries():
+            hasher.update(entry.canonical())
+        found: str = hasher.hexdigest()
+        self.set_meta({"content_id": found})
+        return found
+
+    # -- for the copy engine -------------------------------------------------------------------------------
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        """Run one statement; only the posix engine, whose journal this file is while it copies, uses it."""
+        with self._guard():
+            return self._db.execute(sql, parameters).fetchall()
+
+    def execute_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+        with self._guard():
+            self._db.executemany(sql, rows)
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        with _reported(self.path):
+            yield
+
+
+def stamp_of(entry: Entry, side: Side) -> Stamp | None:
+    """The stamp of one side of an entry; None when it has none."""
+    inode, ctime = (
+        (entry.source_inode, entry.source_ctime_ns) if side == "source" else (entry.copy_inode, entry.copy_ctime_ns)
+    )
+    if inode is None or ctime is None:
+        return None
+    return Stamp(inode, entry.size, entry.mtime_ns, ctime)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=10.0, isolation_level="", check_same_thread=False)
+    db.execute("PRAGMA cache_size = -16384")
+    db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+def _check_format(db: sqlite3.Connection, path: Path) -> None:
+    if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+        raise Corrupt(f"{path} is not a manifest", hint="Run `tierd audit`.")
+    row = db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+    if row is None or not row[0].isdigit():
+        raise Corrupt(f"manifest {path} does not say its format", hint="Run `tierd audit`.")
+    if int(row[0]) > FORMAT:
+        raise Unsupported(f"manifest {path} has format {row[0]}, this tierd reads {FORMAT}", hint="Upgrade tierd.")
+    pages = db.execute("PRAGMA page_count").fetchone()[0]
+    size = db.execute("PRAGMA page_size").fetchone()[0]
+    if not Path(f"{path}-wal").exists() and path.stat().st_size < pages * size:
+        raise Corrupt(f"manifest {path} is cut off", hint="Run `tierd audit`.")
+    db.execute(f"SELECT {_COLUMNS} FROM entry LIMIT 1").fetchone()
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into tierd's."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC"):
+            raise TierFull(f"no room to write manifest {path}", hint="Free bytes or inodes on that tier.") from error
+        if name == "SQLITE_ERROR":  # no such table or column: not a manifest
+            raise Corrupt(f"manifest {path} is damaged: {error}", hint="Run `tierd audit`.") from error
+        raise StorageError(f"manifest {path} cannot be used: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise Corrupt(f"manifest {path} is damaged: {error}", hint="Run `tierd audit`.") from error
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def delete_manifest(path: Path) -> None:
+    """Remove a manifest and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").unlink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from tierd.catalog import events, rows
 from tierd.catalog.lookup import snapshot_by_id, tier_must_exist
@@ -105,6 +105,12 @@ class Placements(Session):
         with self._reading() as conn:
             snapshot_by_id(conn, snapshot_id)
             return placements_of(conn, snapshot_id)
+
+    def bytes_on(self, tier: TierName) -> int:
+        """Apparent bytes of everything the catalog knows to lie on the tier, whatever it is worth."""
+        with self._reading() as conn:
+            total = conn.scalar(select(func.sum(placement.c.size_bytes)).where(placement.c.tier == tier))
+            return total or 0
 
     def apply(self, snapshot_id: SnapshotId, effects: Sequence[Effect], *, now: datetime) -> None:
         """Apply effects outside an advance.

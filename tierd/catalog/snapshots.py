@@ -148,6 +148,10 @@ class Snapshots(Session):
             if atime is not None and atime > old.accessed_at:
                 values |= {"accessed_at": atime, "access_source": AccessSource.ATIME}
             new = _set(conn, snapshot_id, **values)
+            # An original that was never digested is as large as the tree; a copy's figures are those of its manifest.
+            original = (placement.c.snapshot_id == snapshot_id, placement.c.content_id.is_(None))
+            undigested = update(placement).where(*original, placement.c.location.is_(None))
+            conn.execute(undigested.values(size_bytes=new.size_bytes, entries=new.entries))
             if new.changed_at > old.changed_at:
                 detail: Detail = {
                     "changed_at": new.changed_at.isoformat(),

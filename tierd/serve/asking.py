@@ -55,7 +55,9 @@ async def no_unknown_query(request: Request) -> None:
     if not request.query_params:
         return
     route = request.scope.get("route")
-    known = {p.alias for p in get_flat_dependant(route.dependant).query_params} if isinstance(route, APIRoute) else set()
+    known = (
+        {p.alias for p in get_flat_dependant(route.dependant).query_params} if isinstance(route, APIRoute) else set()
+    )
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
         raise RequestValidationError([{**_FAULT, "loc": ("query", name)} for name in unknown])

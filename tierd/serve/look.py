@@ -176,9 +176,7 @@ class Look:
             ref=str(e.ref),
             residency=e.residency,
             summary=e.summary,
-            findings=[
-                out.FindingOut(rule=f.rule, holds=f.holds, detail=f.detail, until=f.until) for f in e.findings
-            ],
+            findings=[out.FindingOut(rule=f.rule, holds=f.holds, detail=f.detail, until=f.until) for f in e.findings],
             next_step=None if e.next_step is None else _step(e.next_step),
             next_event=e.next_event,
             events=[self.event(event) for event in events],

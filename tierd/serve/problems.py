@@ -36,7 +36,9 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def problem(error: TierdError, *, instance: str, faults: list[Fault] | None = None, status: int | None = None) -> Problem:
+def problem(
+    error: TierdError, *, instance: str, faults: list[Fault] | None = None, status: int | None = None
+) -> Problem:
     """The problem document of an error."""
     doc = (type(error).__doc__ or "").partition("\n")[0]
     return Problem(

@@ -40,9 +40,7 @@ def status(have: Have, _: Reader) -> out.StatusOut:
         is_paused=have.catalog.all_paused,
         tracker=_tracker(have),
         last_scan_at=have.ports.last_scan_at(),
-        problems=[
-            out.SnapshotProblemOut(ref=str(s.ref), problem=s.problem or "") for s in troubled[:_MAX_PROBLEMS]
-        ],
+        problems=[out.SnapshotProblemOut(ref=str(s.ref), problem=s.problem or "") for s in troubled[:_MAX_PROBLEMS]],
     )
 
 

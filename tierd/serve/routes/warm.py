@@ -26,9 +26,7 @@ PATIENCE_S = 15.0
 
 
 @router.post("/v1/snapshots/{dataset}/{snapshot}/warm", responses=responses(404, 409, 413, 507))
-async def warm(
-    request: Request, ref: Named, have: Have, caller: Warmer, body: out.WarmIn | None = None
-) -> out.WarmOut:
+async def warm(request: Request, ref: Named, have: Have, caller: Warmer, body: out.WarmIn | None = None) -> out.WarmOut:
     """Have the snapshot on flash and hold it there.
 
     `ready`: it is on flash, with a receipt. `accepted`: a transfer brings it; calls for the same snapshot join one

@@ -1,0 +1,376 @@
+"""What the daemon answers, as frozen values. Times are aware datetimes in UTC, sizes bytes, `…_s` seconds.
+
+States and kinds are plain text: they compare equal to the enums of `tierd.model`, and a newer daemon may send others.
+Keys that are not known here are left out, so that an older client can talk to a newer daemon.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from tierd.errors import TierdError
+
+type_hints = functools.cache(typing.get_type_hints)
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """A lease, or a pin (`kind` says which; a pin never expires).
+
+    `generation` grows with each renewal.
+    """
+
+    id: int
+    ref: str
+    kind: str
+    holder: str
+    since: datetime
+    expires_at: datetime | None
+    generation: int
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """A transfer with its progress. `error` is what ended the latest attempt."""
+
+    id: int
+    ref: str
+    kind: str
+    state: str
+    source: str
+    destination: str
+    release: bool = False
+    reason: str = ""
+    requested_by: str = ""
+    attempt: int = 1
+    not_before: datetime | None = None
+    error: str | None = None
+    error_code: str | None = None
+    bytes_total: int = 0
+    bytes_done: int = 0
+    files_total: int = 0
+    files_done: int = 0
+    rate_bytes_per_s: float | None = None
+    eta_s: float | None = None
+    step: str = ""
+    is_paused: bool = False
+    cancel_requested: bool = False
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in {"done", "failed", "cancelled"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """Proof that a snapshot was wholly on flash at a moment. `content_id` names its exact content, where it is known."""
+
+    ref: str
+    path: str
+    content_id: str | None
+    entries: int
+    size_bytes: int
+    residency: str
+    tier: str
+    resident_ratio: float
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmAnswer:
+    """The daemon's answer to a warm: `ready` with a receipt, or `accepted` with a transfer to wait for."""
+
+    answer: str
+    reason: str
+    path: str
+    eta_s: float | None
+    lease: Lease
+    transfer: Transfer | None
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """One copy of a snapshot on one tier."""
+
+    tier: str
+    state: str
+    location: str | None
+    content_id: str | None
+    size_bytes: int
+    entries: int
+    verified_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """One version of a dataset: where it is, how it is used, who holds it."""
+
+    ref: str
+    dataset: str
+    name: str
+    path: str
+    residency: str
+    size_bytes: int
+    disk_bytes: int
+    files: int
+    entries: int
+    first_seen_at: datetime
+    changed_at: datetime
+    accessed_at: datetime
+    access_source: str
+    read_at: datetime | None
+    written_at: datetime | None
+    episodes: int
+    warmed_at: datetime | None
+    is_settled: bool
+    problem: str | None
+    placements: list[Placement]
+    holds: list[Lease]
+    transfer: Transfer | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tier:
+    """A tier and how full it is; nothing but its name can be trusted while it is offline."""
+
+    name: str
+    kind: str
+    rank: int
+    root: str
+    is_online: bool
+    offline_reason: str | None
+    capacity_bytes: int
+    used_bytes: int
+    free_bytes: int
+    used_ratio: float
+    capacity_inodes: int
+    used_inodes: int
+    high: float
+    low: float
+    reserved_bytes: int
+    read_rate: int | None
+    write_rate: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    settle_after_s: float
+    migrate_after_s: float | None
+    release_after_s: float | None
+    min_residency_s: float
+    verify: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A dataset as configured, with what is known of it."""
+
+    name: str
+    path: str
+    home: str
+    pattern: str | None
+    policy: Policy
+    snapshots: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    by_residency: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracker:
+    """How accesses are noticed, and how well."""
+
+    name: str
+    is_degraded: bool
+    detail: str
+    events_seen: int
+    events_lost: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotProblem:
+    ref: str
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The daemon at a glance."""
+
+    version: str
+    started_at: datetime
+    uptime_s: float
+    tiers: list[Tier]
+    counts: Counts
+    live_transfers: int
+    leases: int
+    pins: int
+    is_paused: bool
+    tracker: Tracker
+    last_scan_at: datetime | None
+    problems: list[SnapshotProblem]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One thing the planner would have done."""
+
+    action: str
+    ref: str
+    source: str
+    destination: str
+    reason: str
+    frees_bytes: int
+    copies_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What would be done now; `kept`: why every other snapshot stays as it is."""
+
+    made_at: datetime
+    steps: list[Step]
+    kept: dict[str, str]
+    notes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One condition, whether it is met, and until when."""
+
+    rule: str
+    holds: bool
+    detail: str
+    until: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened; ids grow."""
+
+    id: int
+    at: datetime
+    kind: str
+    ref: str | None = None
+    transfer_id: int | None = None
+    message: str = ""
+    detail: dict[str, str | int | float | bool | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Why a snapshot is where it is, what holds it, and what would move it."""
+
+    ref: str
+    residency: str
+    summary: str
+    findings: list[Finding]
+    next_step: Step | None
+    next_event: str
+    events: list[Event]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Events:
+    """A batch of events; `last_id` is where to go on."""
+
+    items: list[Event]
+    last_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paused:
+    """Whether all transfers rest."""
+
+    is_paused: bool
+
+
+def decode(cls: type[_T], value: object) -> _T:
+    """Make a shape from parsed JSON.
+
+    Raises:
+        TierdError: the value does not have that shape.
+    """
+    try:
+        found = _decode(cls, value)
+    except (KeyError, TypeError, ValueError) as e:
+        raise _misfit(cls.__name__) from e
+    if not isinstance(found, cls):
+        raise _misfit(cls.__name__)
+    return found
+
+
+def decode_items(cls: type[_T], value: object) -> list[_T]:
+    """Make a list of shapes from `{"items": […]}`."""
+    items = value.get("items") if isinstance(value, dict) else None
+    if not isinstance(items, list):
+        raise _misfit(f"list of {cls.__name__}")
+    return [decode(cls, item) for item in items]
+
+
+def encode(value: object) -> Json:
+    """The JSON of a shape, as the daemon would send it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, Mapping):
+        return {str(k): encode(v) for k, v in value.items()}
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if isinstance(value, Sequence):
+        return [encode(v) for v in value]
+    return str(value)
+
+
+def _misfit(what: str) -> TierdError:
+    return TierdError(
+        f"the daemon's answer is no {what} as this client knows it",
+        hint="Compare the versions: `tierd --version` and `tierd status`; something else may listen at that address.",
+    )
+
+
+def _decode(hint: object, value: object) -> object:
+    """Follow a type annotation: dataclasses, lists, dicts, unions with None, datetimes, plain values."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        if value is None and types.NoneType in arguments:
+            return None
+        known = [a for a in arguments if a is not types.NoneType]
+        return _decode(known[0], value) if len(known) == 1 else value
+    if origin is list and isinstance(value, list):
+        return [_decode(arguments[0], item) for item in value]
+    if origin is dict and isinstance(value, dict):
+        return {str(k): _decode(arguments[1], v) for k, v in value.items()}
+    if hint is datetime and isinstance(value, str):
+        return _aware(datetime.fromisoformat(value))
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        hints = type_hints(hint)
+        return hint(**{f.name: _decode(hints[f.name], value[f.name]) for f in dataclasses.fields(hint) if f.name in value})
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(hint, type) or not isinstance(value, hint):
+        raise TypeError(f"{value!r} where {hint} belongs")
+    return value
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

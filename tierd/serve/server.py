@@ -1,0 +1,144 @@
+"""Runs the application in a thread, on the Unix socket and, where configured, on TCP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import cast
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tierd.config import ApiConfig
+from tierd.errors import TierdError
+from tierd.serve.auth import PEER, Peer
+from tierd.serve.sockets import bind_tcp, bind_unix, identity, remove_own
+
+_UCRED = struct.Struct("3i")
+_START_S = 10.0
+_GRACE_S = 3
+_MAX_CONNECTIONS = 1024
+_KEEP_ALIVE_S = 65
+
+log = logging.getLogger(__name__)
+
+
+class ApiServer:
+    """The API, listening. Start and stop it once, from one thread."""
+
+    def __init__(self, app: FastAPI, config: ApiConfig) -> None:
+        self._app, self._config = app, config
+        self._socket_id: tuple[int, int] | None = None
+        self._sockets: list[socket.socket] = []
+        self._thread: threading.Thread | None = None
+        self.tcp_address: tuple[str, int] | None = None
+        """Host and port that it listens on, once started."""
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http=PeerProtocol,
+                loop="uvloop",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=_MAX_CONNECTIONS,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+        )
+
+    @property
+    def is_running(self) -> bool:
+        """False before the start, after the stop, and if the server died."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Listen and serve; returns when requests are answered.
+
+        Raises:
+            Conflict: another daemon or program listens there.
+            ConfigError: it is not possible to listen there.
+        """
+        try:
+            if self._config.socket is not None:
+                self._sockets.append(bind_unix(self._config.socket, self._config.socket_mode))
+                self._socket_id = identity(self._config.socket)
+            if self._config.listen is not None:
+                tcp = bind_tcp(self._config.listen)
+                self._sockets.append(tcp)
+                self.tcp_address = tcp.getsockname()[:2]
+        except TierdError:
+            self._let_go()
+            raise
+        self._thread = threading.Thread(target=self._server.run, args=(self._sockets,), name="tierd-api", daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + _START_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                self._let_go()
+                raise TierdError("the API did not start", hint="The log says why.")
+            time.sleep(0.005)
+
+    def stop(self, timeout_s: float = 10.0) -> bool:
+        """Answer what is under way, end waits and streams, and stop listening. Idempotent.
+
+        Returns:
+            Whether everything has ended in time.
+        """
+        # First, so that long-polls and streams end by themselves and do not use up the time for the others.
+        self._app.state.parts.watch.close()
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                log.warning("the API did not stop in time", extra={"action": "api_stop_late"})
+                self._server.force_exit = True
+        has_stopped = not self.is_running
+        self._let_go()
+        return has_stopped
+
+    def _let_go(self) -> None:
+        if self._config.socket is not None:
+            remove_own(self._config.socket, self._socket_id)
+            self._socket_id = None
+        for each in self._sockets:
+            each.close()
+        self._sockets = []
+
+
+class PeerProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, which also asks the kernel who is at the other end of a Unix socket."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn itself does
+        peer = _peer_of(transport)
+        if peer is not None:
+            self.app = cast("Callable[..., None]", _with_peer(cast(ASGIApp, self.app), peer))  # type: ignore[assignment]
+        super().connection_made(transport)
+
+
+def _with_peer(app: ASGIApp, peer: Peer) -> ASGIApp:
+    async def with_peer(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PEER] = peer
+        await app(scope, receive, send)
+
+    return with_peer
+
+
+def _peer_of(transport: asyncio.BaseTransport) -> Peer | None:
+    known = transport.get_extra_info("socket")
+    if known is None or known.family != socket.AF_UNIX:
+        return None
+    # uvloop's stand-in for a socket cannot be asked for options: ask through a descriptor of our own.
+    with socket.socket(fileno=os.dup(known.fileno())) as own:
+        return Peer(*_UCRED.unpack(own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))

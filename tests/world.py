@@ -25,8 +25,8 @@ from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import Transfer, TransferKind, TransferState
 from tierd.move.attempt import Attempt
 from tierd.move.job import Job
+from tierd.move.messages import Advance, LetGo, Report
 from tierd.move.mover import Mover
-from tierd.move.worker import Advance, LetGo, Report
 from tierd.observe.usage import usage
 from tierd.storage.control import Unlimited
 from tierd.storage.posix.identity import establish_identity
@@ -178,9 +178,7 @@ class World:
         return residency(self.catalog.placements(snapshot.id), flash={FLASH})
 
     def has(self, snapshot: Snapshot, tier: TierName) -> bool:
-        return any(
-            p.tier == tier and p.state is PlacementState.VERIFIED for p in self.catalog.placements(snapshot.id)
-        )
+        return any(p.tier == tier and p.state is PlacementState.VERIFIED for p in self.catalog.placements(snapshot.id))
 
     # -- transfers ----------------------------------------------------------------------------------------
 
@@ -272,8 +270,8 @@ def digest_tree(root: Path) -> dict[str, tuple[object, ...]]:
             if os.path.islink(path) and path != top:
                 facts[key] = (*common, os.readlink(path))
             elif os.path.isfile(path):
-                with open(path, "rb") as file:
-                    facts[key] = (*common, st.st_size, hashlib.sha256(file.read()).hexdigest())
+                content = Path(os.fsdecode(path)).read_bytes()
+                facts[key] = (*common, st.st_size, hashlib.sha256(content).hexdigest())
             else:
                 facts[key] = common
     return facts

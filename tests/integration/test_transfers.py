@@ -184,9 +184,7 @@ def _opener(path: Path, mode: str) -> subprocess.Popen[bytes]:
         "cwd": "os.chdir(sys.argv[1])",
     }[mode]
     code = f"import os, sys\n{script}\nprint('ready', flush=True)\nsys.stdin.read()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     return process

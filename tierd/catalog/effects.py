@@ -13,7 +13,7 @@ from tierd.catalog.schema import placement, snapshot
 from tierd.catalog.session import Session
 from tierd.errors import Conflict
 from tierd.model.dataset import Snapshot, SnapshotId
-from tierd.model.effect import DropPlacement, Effect, MarkStale, PutPlacement, SetContent, SetRootInode, SetWarmed
+from tierd.model.effect import DropPlacement, Effect, MarkPartial, MarkStale, PutPlacement, SetContent, SetRootInode, SetWarmed
 from tierd.model.placement import Placement, PlacementState
 from tierd.model.tier import TierName
 
@@ -58,6 +58,10 @@ def _apply_one(conn: Connection, about: Snapshot, effect: Effect, now: datetime)
             known = update(placement).where(*_at(about, tier), placement.c.state != PlacementState.STALE)
             if conn.execute(known.values(state=PlacementState.STALE)).rowcount:
                 events.append_about(conn, about, "placement.stale", now=now, detail={"tier": tier})
+        case MarkPartial(tier):
+            known = update(placement).where(*_at(about, tier), placement.c.state != PlacementState.PARTIAL)
+            if conn.execute(known.values(state=PlacementState.PARTIAL)).rowcount:
+                events.append_about(conn, about, "placement.given_up", now=now, detail={"tier": tier})
         case SetContent(tier, content_id):
             known = update(placement).where(*_at(about, tier)).values(content_id=content_id)
             if not conn.execute(known).rowcount:

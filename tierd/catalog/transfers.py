@@ -18,7 +18,7 @@ from tierd.catalog.schema import transfer
 from tierd.catalog.session import Session
 from tierd.errors import Conflict, Held, IllegalTransition, InvalidRequest
 from tierd.model.dataset import SnapshotId
-from tierd.model.effect import Effect
+from tierd.model.effect import Effect, MarkPartial
 from tierd.model.event import Detail
 from tierd.model.tier import TierName
 from tierd.model.transfer import LIVE, TRANSITIONS, Transfer, TransferId, TransferKind, TransferState
@@ -226,6 +226,26 @@ class Transfers(Session):
                 _refuse_if_held(conn, transfer_id, now)
             effect_rules.apply(conn, moved.snapshot_id, effects, now=now)
             return moved
+
+    def let_go(self, transfer_id: TransferId, now: datetime) -> Transfer:
+        """The point of no return of a release: the source's copy stops counting as a copy and may be deleted.
+
+        Checked and recorded in one transaction, so that a lease is granted either before it (and stops it) or after
+        it (and finds no flash copy).
+
+        Raises:
+            NotFound: there is no such transfer.
+            IllegalTransition: it is not releasing.
+            Held: a lease or a pin holds the snapshot.
+            Conflict: the snapshot would be left without a verified copy.
+        """
+        with self._writing() as conn:
+            t = transfer_by_id(conn, transfer_id)
+            if t.state is not TransferState.RELEASING:
+                raise IllegalTransition(f"transfer {t.id} is {t.state}, not {TransferState.RELEASING}")
+            _refuse_if_held(conn, transfer_id, now)
+            effect_rules.apply(conn, t.snapshot_id, [MarkPartial(t.source)], now=now)
+            return t
 
     def retry_later(
         self,

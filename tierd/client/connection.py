@@ -27,7 +27,9 @@ _CONNECT_S = 5.0
 _ANSWER_S = 30.0
 _LONGEST_SOCKET_PATH = 107
 _URL_HINT = 'Write "unix:///run/tierd/tierd.sock" or "http://host:port".'
-_START_HINT = "Start it with `systemctl start tierd`, or `tierd run --config FILE`; a daemon elsewhere is given by TIERD_URL."
+_START_HINT = (
+    "Start it with `systemctl start tierd`, or `tierd run --config FILE`; a daemon elsewhere is given by TIERD_URL."
+)
 _AWAY = frozenset({502, 503, 504})
 
 Params = Mapping[str, str | int | float | bool | None]
@@ -119,7 +121,9 @@ class Connection:
         raise by_code(str(code))(str(detail or ""), hint=str(hint) if hint is not None else None)
 
     def _stranger(self, response: httpx.Response) -> TierdError:
-        what = f"{self.address.url} answered {response.status_code} {response.reason_phrase}, not as a tierd daemon does"
+        what = (
+            f"{self.address.url} answered {response.status_code} {response.reason_phrase}, not as a tierd daemon does"
+        )
         if response.status_code in _AWAY:
             return DaemonUnreachable(what, hint="Something in between says that the daemon is away; try again later.")
         return TierdError(what, hint="Check the address: something else may listen there.")

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from tierd.errors import TierdError
 
-type_hints = functools.cache(typing.get_type_hints)
+_hints_of = functools.cache(typing.get_type_hints)
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 _T = TypeVar("_T")
@@ -77,7 +77,7 @@ class Transfer:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """Proof that a snapshot was wholly on flash at a moment. `content_id` names its exact content, where it is known."""
+    """Proof that a snapshot was wholly on flash at a moment; `content_id` names its exact content, where known."""
 
     ref: str
     path: str
@@ -363,8 +363,10 @@ def _decode(hint: object, value: object) -> object:
     if hint is datetime and isinstance(value, str):
         return _aware(datetime.fromisoformat(value))
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        hints = type_hints(hint)
-        return hint(**{f.name: _decode(hints[f.name], value[f.name]) for f in dataclasses.fields(hint) if f.name in value})
+        hints = _hints_of(hint)
+        return hint(
+            **{f.name: _decode(hints[f.name], value[f.name]) for f in dataclasses.fields(hint) if f.name in value}
+        )
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(hint, type) or not isinstance(value, hint):

@@ -37,6 +37,13 @@ class MarkStale:
 
 
 @dataclass(frozen=True)
+class MarkPartial:
+    """The copy on this tier is being deleted: it is not a copy any more. Nothing happens where none is known."""
+
+    tier: TierName
+
+
+@dataclass(frozen=True)
 class SetContent:
     """The tree on this tier was digested: its content id is known."""
 
@@ -58,4 +65,4 @@ class SetRootInode:
     inode: int
 
 
-Effect = PutPlacement | DropPlacement | MarkStale | SetContent | SetWarmed | SetRootInode
+Effect = PutPlacement | DropPlacement | MarkStale | MarkPartial | SetContent | SetWarmed | SetRootInode

@@ -18,7 +18,7 @@ from tierd.catalog import Catalog
 from tierd.errors import Interrupted, TierdError
 from tierd.model.transfer import TransferState
 from tierd.move.job import Job
-from tierd.move.worker import Advance, Ended, LetGo, Message, Report
+from tierd.move.messages import Advance, Ended, LetGo, Message, Report
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class Attempt:
         self._samples.append((at, report.bytes_done))
         while at - self._samples[0][0] > _RATE_WINDOW_S:
             self._samples.pop(0)
-        if report.step == "copy":
+        if report.step.startswith("copy"):
             if len(self._samples) > 1:
                 self.copy_seconds += at - self._samples[-2][0]
             self.copied_bytes = report.bytes_done
@@ -173,10 +173,10 @@ class Attempt:
     def eta_s(self) -> float | None:
         """Seconds until the copy is made and verified, at the present rate."""
         rate = self.rate()
-        if not rate or self.step not in ("copy", "verify"):
+        if not rate or self.step.partition(":")[0] not in ("copy", "verify"):
             return None
         total = self.job.transfer.bytes_total
         left = max(0, total - self.bytes_done)
-        if self.step == "copy" and self.job.verify == "read":
+        if self.step.startswith("copy") and self.job.verify == "read":
             left += total
         return left / rate

@@ -32,7 +32,7 @@ from tierd.storage.base import CopyLimits, Published
 from tierd.storage.manifest import Manifest, Side
 from tierd.storage.posix.evidence import first_rotten, inodes_inside
 from tierd.storage.posix.holders import find_holders
-from tierd.storage.posix.prove import prove_unchanged
+from tierd.storage.posix.prove import Leases, prove_unchanged
 from tierd.storage.posix.store import PosixStorage, side_of
 
 S = TransferState
@@ -107,6 +107,7 @@ class Carrier:
             published = self._verify_and_publish()
             self._advance(S.COMMITTED, *self._names(published, PlacementState.VERIFIED))
         if self.state is S.COMMITTED:
+            self.destination.empty_trash(transfer.key, self.control)  # the stale copy that this one replaced
             if not transfer.release:
                 self._advance(S.DONE)
                 return
@@ -310,6 +311,7 @@ class Carrier:
             except TierdError:
                 self._lead_to(here)
                 raise
+        self.destination.empty_trash(self.job.transfer.key, self.control)
         at_home = (SetRootInode(inode=published.root_inode),) if published.location is None else ()
         warm = self._names(published, PlacementState.VERIFIED)
         self._advance(S.DONE, *warm, *at_home, SetWarmed(at=self.clock()), message=f"on {there.tier.name}")
@@ -325,7 +327,13 @@ class Carrier:
             os.close(fd)
 
     def _prove(
-        self, storage: PosixStorage, place: Place, manifest: Manifest, *, leases: str | None, side: Side | None = None
+        self,
+        storage: PosixStorage,
+        place: Place,
+        manifest: Manifest,
+        *,
+        leases: Leases | None,
+        side: Side | None = None,
     ) -> None:
         """Prove that the tree is what the manifest says, and (leases="all") that nobody is in it.
 

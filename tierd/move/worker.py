@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from typing import Any
@@ -22,38 +21,8 @@ from tierd.fs.walk import translate
 from tierd.model.effect import Effect
 from tierd.model.transfer import TransferState
 from tierd.move.job import Job
+from tierd.move.messages import Advance, Ended, LetGo, Message, Report
 from tierd.move.steps import Carrier
-
-
-@dataclass(frozen=True, kw_only=True)
-class Advance:
-    expected: TransferState
-    new: TransferState
-    effects: tuple[Effect, ...]
-    message: str
-
-
-@dataclass(frozen=True)
-class LetGo:
-    pass
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    step: str
-    bytes_done: int
-    files_done: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """The last message. `error` is None when the transfer reached its end."""
-
-    state: TransferState
-    error: TierdError | None
-
-
-Message = Advance | LetGo | Report | Ended
 
 
 class DaemonGone(BaseException):

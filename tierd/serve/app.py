@@ -17,7 +17,8 @@ from tierd.config import Config
 from tierd.serve import problems
 from tierd.serve.asking import no_unknown_query
 from tierd.serve.auth import Gate
-from tierd.serve.guard import SecurityHeaders
+from tierd.serve.finding import Finder
+from tierd.serve.guard import Guard
 from tierd.serve.look import Look
 from tierd.serve.meters import Metered, Meters
 from tierd.serve.metrics import registry
@@ -27,11 +28,10 @@ from tierd.serve.ports import Clock, Ports
 from tierd.serve.routes import ROUTERS
 from tierd.serve.schemas import Problem
 from tierd.serve.views import Views
+from tierd.serve.warming import Warming
 from tierd.serve.watch import Watch
 from tierd.serve.wishes import Wishes
 from tierd.serve.writers import Writers
-
-MAX_BODY_BYTES = 64 * 1024
 
 _ABOUT = """Where dataset snapshots are, and how to have them on flash before a job reads them.
 
@@ -67,9 +67,8 @@ def create_app(*, config: Config, catalog: Catalog, ports: Ports, clock: Clock =
         # The pages of these need files from a network of somebody else.
         docs_url=None,
         redoc_url=None,
-        max_body_size=MAX_BODY_BYTES,
         dependencies=[Depends(no_unknown_query)],
-        middleware=[Middleware(Metered, parts.meters), Middleware(SecurityHeaders)],
+        middleware=[Middleware(Metered, parts.meters), Middleware(Guard)],
         redirect_slashes=False,
     )
     app.state.parts = parts
@@ -82,7 +81,7 @@ def create_app(*, config: Config, catalog: Catalog, ports: Ports, clock: Clock =
 
 def _parts(config: Config, catalog: Catalog, ports: Ports, clock: Clock) -> Parts:
     views = Views(config, catalog, ports, clock)
-    look = Look(views, ports)
+    look, finder = Look(views, ports), Finder(config, catalog, clock)
     metrics = registry(catalog, ports, views)
     return Parts(
         config=config,
@@ -93,7 +92,9 @@ def _parts(config: Config, catalog: Catalog, ports: Ports, clock: Clock) -> Part
         gate=Gate(config.api),
         views=views,
         look=look,
-        wishes=Wishes(config, catalog, ports, clock, views),
+        finder=finder,
+        warming=Warming(catalog, ports, clock, views, finder),
+        wishes=Wishes(catalog, ports, clock, views, finder),
         watch=Watch(catalog),
         writers=Writers(),
         registry=metrics,

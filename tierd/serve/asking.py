@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
-from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 
 from tierd.errors import InvalidRequest, NotFound
 from tierd.model.dataset import WHOLE, SnapshotRef
@@ -54,10 +52,10 @@ async def no_unknown_query(request: Request) -> None:
     """
     if not request.query_params:
         return
-    route = request.scope.get("route")
-    known = (
-        {p.alias for p in get_flat_dependant(route.dependant).query_params} if isinstance(route, APIRoute) else set()
-    )
+    path = str(getattr(request.scope.get("route"), "path", ""))
+    # The schema is made once and kept by the application.
+    operation = request.app.openapi()["paths"].get(path, {}).get(request.method.lower(), {})
+    known = {p["name"] for p in operation.get("parameters", ()) if p["in"] == "query"}
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
         raise RequestValidationError([{**_FAULT, "loc": ("query", name)} for name in unknown])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 
 NOTHING_ALLOWED = "default-src 'none'; frame-ancestors 'none'"
 PAGE_POLICY = (
@@ -15,7 +14,7 @@ PAGE_POLICY = (
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def add_security_headers(headers: MutableMapping[str, str]) -> None:
+def add_security_headers(headers: MutableHeaders) -> None:
     """Set the usual headers; what a route set itself is kept."""
     headers.setdefault("Content-Security-Policy", NOTHING_ALLOWED)
     headers.setdefault("X-Content-Type-Options", "nosniff")

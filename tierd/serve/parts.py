@@ -12,11 +12,13 @@ from prometheus_client import CollectorRegistry
 from tierd.catalog import Catalog
 from tierd.config import Config
 from tierd.serve.auth import Gate
+from tierd.serve.finding import Finder
 from tierd.serve.look import Look
 from tierd.serve.meters import Meters
 from tierd.serve.page import Page
 from tierd.serve.ports import Clock, Ports
 from tierd.serve.views import Views
+from tierd.serve.warming import Warming
 from tierd.serve.watch import Watch
 from tierd.serve.wishes import Wishes
 from tierd.serve.writers import Writers
@@ -34,6 +36,8 @@ class Parts:
     gate: Gate
     views: Views
     look: Look
+    finder: Finder
+    warming: Warming
     wishes: Wishes
     watch: Watch
     registry: CollectorRegistry

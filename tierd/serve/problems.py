@@ -20,10 +20,12 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
 _MAX_FAULTS = 20
 
+Responses = dict[int | str, dict[str, Any]]
+
 log = logging.getLogger(__name__)
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def responses(*statuses: int) -> Responses:
     """What to write into a route's `responses` for the problems that it can answer with.
 
     Those that every route can have (not authenticated, not allowed, not understood, broken, not available) are

@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import uvicorn
@@ -20,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from tierd.config import ApiConfig
 from tierd.errors import TierdError
 from tierd.serve.auth import PEER, Peer
-from tierd.serve.sockets import bind_tcp, bind_unix, identity, remove_own
+from tierd.serve.sockets import Identity, bind_tcp, bind_unix, identity, remove_own
 
 _UCRED = struct.Struct("3i")
 _START_S = 10.0
@@ -36,7 +37,7 @@ class ApiServer:
 
     def __init__(self, app: FastAPI, config: ApiConfig) -> None:
         self._app, self._config = app, config
-        self._socket_id: tuple[int, int] | None = None
+        self._socket_id: Identity | None = None
         self._sockets: list[socket.socket] = []
         self._thread: threading.Thread | None = None
         self.tcp_address: tuple[str, int] | None = None
@@ -57,6 +58,11 @@ class ApiServer:
                 timeout_graceful_shutdown=_GRACE_S,
             )
         )
+
+    @property
+    def socket(self) -> Path | None:
+        """The Unix socket that it listens on."""
+        return self._config.socket
 
     @property
     def is_running(self) -> bool:
@@ -123,7 +129,7 @@ class PeerProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn itself does
         peer = _peer_of(transport)
         if peer is not None:
-            self.app = cast("Callable[..., None]", _with_peer(cast(ASGIApp, self.app), peer))  # type: ignore[assignment]
+            self.app = cast("Callable[..., None]", _with_peer(cast(ASGIApp, self.app), peer))
         super().connection_made(transport)
 
 

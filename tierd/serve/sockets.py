@@ -13,6 +13,10 @@ from tierd.errors import ConfigError, Conflict
 
 BACKLOG = 1024
 _PROBE_S = 2.0
+_LAST_PORT = 65535
+_LISTEN_HINT = 'Write "host:port", like "127.0.0.1:7411".'
+
+Identity = tuple[int, int, int]
 
 
 def bind_unix(path: Path, mode: int) -> socket.socket:
@@ -46,14 +50,16 @@ def bind_tcp(listen: str) -> socket.socket:
         ConfigError: there is no such address here.
     """
     host, _, port = listen.rpartition(":")
+    if not port.isdecimal() or int(port[:6]) > _LAST_PORT:
+        raise ConfigError(f"cannot listen at {listen}: {port!r} is no port", hint=_LISTEN_HINT)
     host = host.removeprefix("[").removesuffix("]")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         made = socket.socket(family, kind, protocol)
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"cannot listen at {listen}: {e}", hint='Write "host:port", like "127.0.0.1:7411".') from e
+    except OSError as e:
+        raise ConfigError(f"cannot listen at {listen}: {e}", hint=_LISTEN_HINT) from e
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
@@ -66,15 +72,16 @@ def bind_tcp(listen: str) -> socket.socket:
     return made
 
 
-def identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> Identity | None:
     """What tells the file at a path from another one that takes its place; None if there is none."""
     with contextlib.suppress(OSError):
         found = path.lstat()
-        return found.st_dev, found.st_ino
+        # The number alone is not enough: it is given again as soon as the file is gone.
+        return found.st_dev, found.st_ino, found.st_ctime_ns
     return None
 
 
-def remove_own(path: Path, own: tuple[int, int] | None) -> None:
+def remove_own(path: Path, own: Identity | None) -> None:
     """Remove the socket file if it is still ours."""
     if own is not None and identity(path) == own:
         path.unlink(missing_ok=True)

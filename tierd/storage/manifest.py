@@ -194,7 +194,7 @@ class Manifest:
             raise StorageError(f"manifest {path} exists already")
         with self._guard():
             self._db.commit()
-            target = sqlite3.connect(path, isolation_level="")
+            target = sqlite3.connect(path, isolation_level="DEFERRED")
             try:
                 self._db.backup(target, pages=4096)
             finally:
@@ -374,7 +374,7 @@ def stamp_of(entry: Entry, side: Side) -> Stamp | None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=10.0, isolation_level="", check_same_thread=False)
+    db = sqlite3.connect(path, timeout=10.0, isolation_level="DEFERRED", check_same_thread=False)
     db.execute("PRAGMA cache_size = -16384")
     db.execute("PRAGMA synchronous = FULL")
     return db

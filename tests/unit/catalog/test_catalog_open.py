@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.catalog.catalog_world import configured
+from tests.unit.catalog.catalog_world import NOW, configured
 from tierd.catalog import Catalog
 from tierd.catalog.upgrades import VERSION
 from tierd.errors import CatalogCorrupt, CatalogError, CatalogLocked, CatalogTooNew
@@ -194,7 +194,7 @@ except CatalogError as e:
 
 
 def test_read_only_file_system_is_refused_at_start(db: Path) -> None:
-    # What SQLite sees on a read-only mount is an error at BEGIN IMMEDIATE; an immutable file gives the same.
+    # What SQLite sees on a read-only mount is an error at the first write; an immutable file gives the same.
     if os.geteuid() != 0 or subprocess.run(["chattr", "+i", str(db)], capture_output=True, check=False).returncode:
         pytest.skip("needs root and a file system with immutable files")
     try:
@@ -209,3 +209,33 @@ def test_closed_catalog_says_so(db: Path) -> None:
     catalog.close()
     with pytest.raises(CatalogError, match="closed"):
         catalog.snapshots()
+
+
+def test_write_refused_by_a_busy_database_can_be_repeated(db: Path) -> None:
+    with Catalog.open(db, wait_s=0) as catalog:
+        with catalog._writing() as conn:
+            conn.exec_driver_sql("PRAGMA busy_timeout = 20")
+        raw = sqlite3.connect(db, isolation_level=None)
+        raw.execute("BEGIN IMMEDIATE")
+        with pytest.raises(CatalogLocked, match="another program"):
+            catalog.add_event("x.y", now=NOW)
+        assert len(catalog.snapshots()) == 200, "readers go on"
+        raw.execute("ROLLBACK")
+        raw.close()
+        catalog.add_event("x.y", now=NOW)
+        assert catalog.last_event_id() == 201
+
+
+def test_full_disk_is_named_and_nothing_is_half_written(db: Path) -> None:
+    with Catalog.open(db, wait_s=0) as catalog:
+        with catalog._writing() as conn:
+            conn.exec_driver_sql("PRAGMA max_page_count = 1")  # SQLite's own way to run out of room
+
+        def fill() -> None:
+            for _ in range(1000):
+                catalog.add_event("x.y", now=NOW, message="m" * 3000)
+
+        with pytest.raises(CatalogError, match="no room left") as caught:
+            fill()
+        assert caught.value.hint == "Free space on its file system."
+        assert len(catalog.events(after=200, limit=1000)) == catalog.last_event_id() - 200

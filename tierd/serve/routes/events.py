@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from tierd.serve import schemas as out
 from tierd.serve.asking import Reader, named
 from tierd.serve.events import MEDIA_TYPE, stream
+from tierd.serve.meters import waited
 from tierd.serve.parts import Have
-from tierd.serve.problems import responses
+from tierd.serve.problems import Responses, responses
 
 router = APIRouter(tags=["events"])
 
-_STREAM = {200: {"description": "Events as they happen.", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}}
+_STREAM: Responses = {
+    200: {"description": "Events as they happen.", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
+}
 
 
 @router.get("/v1/events", responses=responses(404))
@@ -38,10 +42,9 @@ def events(
     return out.EventsOut(items=[have.look.event(e) for e in found], last_id=last_id)
 
 
-@router.get(
-    "/v1/events/stream", response_class=StreamingResponse, response_model=None, responses={**responses(), **_STREAM}
-)
+@router.get("/v1/events/stream", response_class=StreamingResponse, response_model=None, responses=responses() | _STREAM)
 async def event_stream(
+    request: Request,
     have: Have,
     _: Reader,
     after: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
@@ -52,6 +55,7 @@ async def event_stream(
     The id of each is the event's id, its data the event as JSON. A comment is sent now and then, so that a broken
     connection is noticed. The stream ends when the daemon stops; connect again with the last id.
     """
+    waited(request.scope, math.inf)  # it lasts as long as its client wants
     begin = last_event_id if last_event_id is not None else after
     begin = have.catalog.last_event_id() if begin is None else begin
     return StreamingResponse(stream(have.watch, have.catalog, have.look, begin), media_type=MEDIA_TYPE)

@@ -12,7 +12,7 @@ from tierd.serve import schemas as out
 from tierd.serve.asking import Id, Reader, Warmer, named
 from tierd.serve.parts import Have
 from tierd.serve.problems import responses
-from tierd.serve.wishes import LeaseWish
+from tierd.serve.warming import LeaseWish
 
 router = APIRouter(tags=["leases"])
 
@@ -33,7 +33,7 @@ async def lease(body: out.LeaseIn, have: Have, caller: Warmer) -> out.LeaseOut:
         request_key=body.request_key,
         note=body.note,
     )
-    granted = await have.writers.run(partial(have.wishes.lease, wish))
+    granted = await have.writers.run(partial(have.warming.lease, wish))
     return have.look.hold(granted, wish.ref)
 
 

@@ -51,7 +51,7 @@ def snapshots(
 @router.get("/v1/snapshots/{dataset}/{snapshot}", responses=responses(404))
 def snapshot(ref: Named, have: Have, _: Reader) -> out.SnapshotOut:
     """One snapshot as it is now."""
-    return _present(have, have.wishes.find(ref))
+    return _present(have, have.finder.find(ref))
 
 
 @router.post("/v1/snapshots/{dataset}/{snapshot}/migrate", status_code=202, responses=responses(404, 409, 413))
@@ -82,5 +82,5 @@ def unpin(ref: Named, have: Have, _: Admin) -> Response:
 
 
 def _present(have: Parts, s: SnapshotView) -> out.SnapshotOut:
-    where = Residency.GONE if s.snapshot.gone_at is not None else have.wishes.residency(s)
+    where = Residency.GONE if s.snapshot.gone_at is not None else have.finder.residency(s)
     return have.look.snapshot(s, where, have.clock())

@@ -13,11 +13,12 @@ from tierd.model.dataset import SnapshotRef
 from tierd.model.hold import Hold
 from tierd.serve import schemas as out
 from tierd.serve.asking import Named, Reader, Warmer
+from tierd.serve.finding import Receipt
 from tierd.serve.look import text_of
 from tierd.serve.meters import waited
 from tierd.serve.parts import Have, Parts
 from tierd.serve.problems import responses
-from tierd.serve.wishes import Leaving, LeaseWish, Receipt, Warmed
+from tierd.serve.warming import LeaseWish, Leaving, Warmed
 
 router = APIRouter(tags=["warm"])
 
@@ -41,7 +42,7 @@ async def warm(request: Request, ref: Named, have: Have, caller: Warmer, body: o
             return answer
         lease, left_s = answer.lease, deadline - time.monotonic()
         if left_s <= 0 or have.watch.is_closed:
-            await have.writers.run(partial(have.wishes.give_back, lease))
+            await have.writers.run(partial(have.warming.give_back, lease))
             raise _is_leaving(answer)
         began = time.monotonic()
         await have.watch.transfer(answer.transfer.id, left_s)
@@ -51,7 +52,7 @@ async def warm(request: Request, ref: Named, have: Have, caller: Warmer, body: o
 @router.get("/v1/snapshots/{dataset}/{snapshot}/receipt", responses=responses(404, 409))
 def receipt(ref: Named, have: Have, _: Reader) -> out.ReceiptOut:
     """Proof that the snapshot is wholly on flash and at its path; 409 while it is not."""
-    return _receipt(have.wishes.receipt(have.wishes.find(ref)))
+    return _receipt(have.finder.receipt(have.finder.find(ref)))
 
 
 def _wish(ref: SnapshotRef, body: out.WarmIn, caller: str) -> LeaseWish:
@@ -65,7 +66,7 @@ def _wish(ref: SnapshotRef, body: out.WarmIn, caller: str) -> LeaseWish:
 
 
 def _warm(have: Parts, wish: LeaseWish, lease: Hold | None) -> out.WarmOut | Leaving:
-    answer = have.wishes.warm(wish, lease)
+    answer = have.warming.warm(wish, lease)
     return _granted(have, answer) if isinstance(answer, Warmed) else answer
 
 

@@ -115,7 +115,7 @@ class Crew:
         self._peers: list[_Peer] = []
         self._selector = selectors.DefaultSelector()
         self._urgent: deque[Job] = deque()
-        self._reported = (0, 0)
+        self._reported = (0, 0, 0)
         for number in range(processes):
             self._fork(number, make)
 

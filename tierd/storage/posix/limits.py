@@ -24,7 +24,7 @@ class Board:
     """
 
     def __init__(self, processes: int, bytes_per_s: int | None) -> None:
-        self._memory = mmap.mmap(-1, 8 * (_FIRST + 2 * processes))
+        self._memory = mmap.mmap(-1, 8 * (_FIRST + 3 * processes))
         self._slots = memoryview(self._memory).cast("q")
         self._bytes_per_s = bytes_per_s
         self._processes = processes
@@ -52,16 +52,21 @@ class Board:
         if self._slots[_STOP]:
             raise Interrupted("asked to stop")
 
-    def count(self, worker: int, n_bytes: int, files: int) -> None:
-        """Add to a worker's counters; called by its main thread, or under its own lock."""
-        at = _FIRST + 2 * worker
+    def count(self, worker: int, n_bytes: int, files: int, *, moved: int | None = None) -> None:
+        """Add to a worker's counters; called by its main thread, or under its own lock.
+
+        Args:
+            n_bytes: done by now, whoever did it; `moved`: of these, copied in this attempt (None: all).
+        """
+        at = _FIRST + 3 * worker
         self._slots[at] += n_bytes
         self._slots[at + 1] += files
+        self._slots[at + 2] += n_bytes if moved is None else moved
 
-    def totals(self) -> tuple[int, int]:
-        """Bytes and files counted by all workers together."""
-        values = self._slots[_FIRST : _FIRST + 2 * self._processes]
-        return sum(values[0::2]), sum(values[1::2])
+    def totals(self) -> tuple[int, int, int]:
+        """Bytes, files, and bytes moved in this attempt, of all workers together."""
+        values = self._slots[_FIRST : _FIRST + 3 * self._processes].tolist()
+        return sum(values[0::3]), sum(values[1::3]), sum(values[2::3])
 
     def throttle(self, n_bytes: int) -> None:
         """Wait until the limit allows these bytes.

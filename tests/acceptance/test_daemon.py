@@ -1,0 +1,261 @@
+"""The whole daemon as users meet it: a process, a socket, files."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.daemon_process import DaemonProcess
+from tests.world import digest_tree
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
+    daemon = DaemonProcess(tmp_path)
+    yield daemon
+    daemon.close()
+
+
+def _fill(root: Path, files: int = 30, size: int = 20_000) -> dict[str, tuple[object, ...]]:
+    for number in range(files):
+        path = root / f"d{number % 5}" / f"f{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(size))
+    return digest_tree(root)
+
+
+def test_a_cold_snapshot_leaves_flash_by_itself_and_a_warm_brings_it_back(tmp_path: Path) -> None:
+    daemon = DaemonProcess(tmp_path, migrate_after="2s", release_after="4s")
+    before = _fill(daemon.dataset / "v1")
+    daemon.start()
+    try:
+        daemon.wait_for_residency("ds/v1", "migrated")
+        path = daemon.dataset / "v1"
+        assert path.is_symlink()
+        assert digest_tree(path) == before
+        answer = daemon.cli("warm", "ds/v1", "--wait", "--lease", "1h")
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stdout == f"{path}\n"
+        assert not path.is_symlink()
+        assert digest_tree(path) == before
+        assert daemon.snapshot("ds/v1")["residency"] == "premigrated"
+    finally:
+        daemon.close()
+
+
+def test_a_held_snapshot_stays_on_flash_until_its_lease_ends(tmp_path: Path) -> None:
+    daemon = DaemonProcess(tmp_path, migrate_after="1s", release_after="1s")
+    _fill(daemon.dataset / "v1", files=3)
+    daemon.start()
+    try:
+        daemon.wait_until(lambda: daemon.get("/v1/snapshots/ds/v1", check=False).status_code == 200, "found")
+        lease = daemon.post("/v1/leases", {"ref": "ds/v1", "lease_s": 3600}).json()
+        daemon.wait_until(
+            lambda: "held" in str(daemon.get("/v1/plan").json()["kept"].get("ds/v1", "")).lower(), "the plan says held"
+        )
+        assert daemon.post("/v1/snapshots/ds/v1/release", check=False).status_code == 409
+        assert not (daemon.dataset / "v1").is_symlink()
+        daemon.request("DELETE", f"/v1/leases/{lease['id']}")
+        daemon.wait_for_residency("ds/v1", "migrated")
+    finally:
+        daemon.close()
+
+
+def test_new_renamed_and_removed_snapshots_are_noticed(daemon: DaemonProcess) -> None:
+    daemon.start()
+    _fill(daemon.dataset / "v1", files=3)
+    daemon.wait_for_residency("ds/v1", "resident")
+    key = daemon.snapshot("ds/v1")["first_seen_at"]
+    (daemon.dataset / "v1").rename(daemon.dataset / "v2")
+    daemon.wait_for_residency("ds/v2", "resident")
+    assert daemon.snapshot("ds/v2")["first_seen_at"] == key
+    assert daemon.get("/v1/snapshots/ds/v1", check=False).status_code == 404
+    subprocess.run(["rm", "-r", str(daemon.dataset / "v2")], check=True)
+    daemon.wait_until(lambda: daemon.get("/v1/snapshots/ds/v2", check=False).status_code == 404, "gone")
+
+
+def test_reads_and_writes_are_told_apart(daemon: DaemonProcess) -> None:
+    _fill(daemon.dataset / "v1", files=3)
+    daemon.start()
+    daemon.wait_for_residency("ds/v1", "resident")
+    assert daemon.snapshot("ds/v1")["read_at"] is None
+    (daemon.dataset / "v1" / "d0" / "f0").read_bytes()
+    daemon.wait_until(lambda: daemon.snapshot("ds/v1")["read_at"] is not None, "the read is known")
+    assert daemon.snapshot("ds/v1")["written_at"] is None
+    (daemon.dataset / "v1" / "d0" / "f0").write_bytes(b"new")
+    daemon.wait_until(lambda: daemon.snapshot("ds/v1")["written_at"] is not None, "the write is known")
+
+
+def test_a_read_while_the_daemon_was_down_is_caught_up(daemon: DaemonProcess) -> None:
+    _fill(daemon.dataset / "v1", files=3)
+    file = daemon.dataset / "v1" / "d0" / "f0"
+    os.utime(file, (1_600_000_000, file.stat().st_mtime))
+    daemon.start()
+    daemon.wait_for_residency("ds/v1", "resident")
+    daemon.stop()
+    before = daemon.cli("--version")  # the daemon is down, the command line is not
+    assert before.returncode == 0
+    file.read_bytes()
+    if file.stat().st_atime < time.time() - 3600:
+        pytest.skip("this mount keeps no access times")
+    daemon.start()
+    daemon.wait_until(lambda: daemon.snapshot("ds/v1")["access_source"] == "atime", "the read is known from atime")
+
+
+def test_sixty_four_ranks_share_one_transfer(daemon: DaemonProcess) -> None:
+    before = _fill(daemon.dataset / "v1")
+    daemon.start()
+    daemon.wait_for_residency("ds/v1", "resident")
+    daemon.wait_until(lambda: daemon.snapshot("ds/v1")["is_settled"], "settled")
+    daemon.wait_for_transfer(daemon.post("/v1/snapshots/ds/v1/release").json()["id"])
+    answers: list[dict[str, object]] = []
+
+    def rank(number: int) -> None:
+        answers.append(daemon.post("/v1/snapshots/ds/v1/warm", {"lease_s": 600, "holder": f"rank {number}"}).json())
+
+    ranks = [threading.Thread(target=rank, args=(n,)) for n in range(64)]
+    for thread in ranks:
+        thread.start()
+    for thread in ranks:
+        thread.join()
+    assert len(answers) == 64
+    transfers = {a["transfer"]["id"] for a in answers if a["transfer"]}  # type: ignore[index]
+    assert len(transfers) <= 1
+    daemon.wait_for_residency("ds/v1", "premigrated")
+    assert len(daemon.get("/v1/leases").json()["items"]) == 64
+    assert digest_tree(daemon.dataset / "v1") == before
+
+
+# -- bad days ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_kill_9_of_the_daemon_at_a_random_moment_loses_nothing(tmp_path: Path, seed: int) -> None:
+    daemon = DaemonProcess(tmp_path, migrate_after="0s", release_after="0s")
+    before = {name: _fill(daemon.dataset / name, files=40, size=100_000) for name in ("v1", "v2")}
+    big = daemon.dataset / "v3" / "big"
+    big.parent.mkdir()
+    big.write_bytes(os.urandom(64 << 20))
+    before["v3"] = digest_tree(daemon.dataset / "v3")
+    delay = random.Random(seed).uniform(0.2, 3.5)
+    try:
+        for _ in range(3):
+            daemon.start()
+            time.sleep(delay)  # a random moment is the point of this test
+            daemon.kill()
+            for name, facts in before.items():
+                assert digest_tree(daemon.dataset / name) == facts, f"{name} after the kill"
+        daemon.start()
+        for name in before:
+            daemon.wait_for_residency(f"ds/{name}", "migrated", timeout=90)
+        for name, facts in before.items():
+            assert digest_tree(daemon.dataset / name) == facts
+        for root in (daemon.flash, daemon.hdd):
+            daemon.wait_until(
+                lambda root=root: not any(os.listdir(root / ".tierd" / p) for p in ("staging", "trash")), "no litter"
+            )
+    finally:
+        daemon.close()
+
+
+def test_sigterm_in_the_middle_of_a_copy_stops_soon_and_goes_on_later(tmp_path: Path) -> None:
+    daemon = DaemonProcess(tmp_path, migrate_after="0s", hdd_extra='write_rate = "20 MB/s"')
+    big = daemon.dataset / "v1" / "big"
+    big.parent.mkdir()
+    big.write_bytes(os.urandom(160 << 20))
+    before = digest_tree(daemon.dataset / "v1")
+    try:
+        daemon.start()
+        daemon.wait_until(
+            lambda: any(t["bytes_done"] > 8 << 20 for t in daemon.get("/v1/transfers?live=true").json()["items"]),
+            "the copy is under way",
+        )
+        assert daemon.stop() < 10
+        assert any((daemon.hdd / ".tierd" / "staging").iterdir())
+        daemon.settings["hdd_extra"] = ""
+        daemon.write_config()
+        daemon.start()
+        daemon.wait_for_residency("ds/v1", "premigrated")
+        assert digest_tree(daemon.hdd / "ds" / "v1") == before
+    finally:
+        daemon.close()
+
+
+def test_a_second_daemon_on_the_same_database_is_refused(daemon: DaemonProcess) -> None:
+    daemon.start()
+    second = subprocess.run(
+        [sys.executable, "-m", "tierd", "run", "--config", str(daemon.config)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode != 0
+    assert str(daemon.base / "tierd.db") in second.stderr
+    assert "Traceback" not in second.stderr
+    assert daemon.get("/healthz").status_code == 200
+
+
+def test_a_missing_disk_is_off_line_and_nothing_is_written_or_forgotten(daemon: DaemonProcess) -> None:
+    _fill(daemon.archive / "a1", files=3)
+    _fill(daemon.dataset / "v1", files=3)
+    daemon.start()
+    daemon.wait_for_residency("archive/a1", "migrated")
+    daemon.stop()
+    daemon.hdd.rename(daemon.hdd.with_name("unplugged"))
+    daemon.hdd.mkdir()
+    daemon.start()
+    tiers = {t["name"]: t for t in daemon.get("/v1/tiers").json()["items"]}
+    assert not tiers["hdd"]["is_online"]
+    assert "identity" in tiers["hdd"]["offline_reason"]
+    assert daemon.snapshot("archive/a1")["residency"] == "migrated"
+    assert list(daemon.hdd.iterdir()) == []
+    daemon.hdd.rmdir()
+    daemon.hdd.with_name("unplugged").rename(daemon.hdd)
+    daemon.wait_until(lambda: all(t["is_online"] for t in daemon.get("/v1/tiers").json()["items"]), "the disk is back")
+
+
+def test_sighup_takes_a_good_configuration_and_refuses_a_bad_one(daemon: DaemonProcess) -> None:
+    daemon.start()
+    assert daemon.process is not None
+    daemon.settings["migrate_after"] = "99d"
+    daemon.settings["release_after"] = "100d"
+    daemon.write_config()
+    daemon.process.send_signal(signal.SIGHUP)
+
+    def policy() -> float | None:
+        response = daemon.get("/v1/datasets/ds", check=False)
+        return response.json()["policy"]["migrate_after_s"] if response.status_code == 200 else None
+
+    daemon.wait_until(lambda: policy() == 99 * 86400, "the new policy is in force")
+    daemon.config.write_text("this is not TOML [")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_until(lambda: "refused" in daemon.log.read_text(), "the log says refused")
+    assert policy() == 99 * 86400
+
+
+def test_rubbish_to_the_api_gets_clear_answers(daemon: DaemonProcess) -> None:
+    daemon.start()
+    for method, path, body in [
+        ("GET", "/v1/snapshots/ds/nothing", None),
+        ("GET", "/v1/snapshots/..%2f..%2fetc/passwd", None),
+        ("POST", "/v1/snapshots/ds/x/warm", b"\xff\xfe"),
+        ("POST", "/v1/leases", b'{"ref": 5}'),
+        ("GET", "/v1/transfers/99999999999999999999", None),
+        ("DELETE", "/v1/nowhere", None),
+    ]:
+        response = daemon.request(method, path, content=body, check=False)
+        assert 400 <= response.status_code < 500, (path, response.status_code)
+        assert response.headers["content-type"].startswith("application/problem+json"), path
+        assert "Traceback" not in response.text
+        assert {"title", "status", "code", "detail"} <= response.json().keys()
+    assert daemon.get("/healthz").status_code == 200

@@ -1,0 +1,165 @@
+"""Warm: what is promised is held first, shared by all who ask, and never said too early."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api_world import FLASH, GB, HDD, ApiWorld, S, api_world, client_of, connect, listening
+from tierd.model.effect import DropPlacement
+from tierd.model.transfer import TransferKind
+from tierd.serve import Progress
+
+RANKS = 64
+WARM = "/v1/snapshots/imagenet/v1/warm"
+RECEIPT = "/v1/snapshots/imagenet/v1/receipt"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[ApiWorld]:
+    with api_world(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def client(world: ApiWorld) -> Iterator[httpx.Client]:
+    with client_of(world) as made:
+        yield made
+
+
+def ok(response: httpx.Response) -> dict[str, Any]:
+    body: dict[str, Any] = response.json()
+    assert response.status_code == 200, body
+    return body
+
+
+def test_what_is_on_flash_is_ready_with_lease_and_receipt(world: ApiWorld, client: httpx.Client) -> None:
+    v1 = world.add("v1")
+    answer = ok(client.post(WARM, json={"lease_s": 8 * 3600, "holder": "alice", "note": "run 7"}))
+    assert (answer["answer"], answer["eta_s"], answer["transfer"]) == ("ready", 0, None)
+    assert (answer["path"], answer["receipt"]) == (str(v1.path), ok(client.get(RECEIPT)))
+    assert (answer["receipt"]["resident_ratio"], answer["receipt"]["tier"]) == (1.0, FLASH)
+    lease = answer["lease"]
+    assert (lease["holder"], lease["note"], lease["expires_at"]) == ("alice", "run 7", "2026-03-01T20:00:00Z")
+    assert client.post("/v1/snapshots/imagenet/v1/release").json()["code"] == "held"
+
+
+def test_a_call_without_a_body_holds_for_an_hour_in_the_callers_name(world: ApiWorld, client: httpx.Client) -> None:
+    world.add("v1")
+    lease = ok(client.post(WARM))["lease"]
+    assert lease["expires_at"] == "2026-03-01T13:00:00Z"
+    assert lease["holder"].startswith("root@") or "@" in lease["holder"]
+
+
+def test_what_is_migrated_is_recalled_and_ready_only_at_the_end(world: ApiWorld, client: httpx.Client) -> None:
+    v1 = world.add_migrated("v1", size=5 * GB)
+    answer = ok(client.post(WARM))
+    assert (answer["answer"], answer["eta_s"], answer["receipt"]) == ("accepted", 5.0, None)
+    transfer = answer["transfer"]
+    assert (transfer["kind"], transfer["source"], transfer["destination"]) == ("recall", HDD, FLASH)
+    assert client.get(RECEIPT).status_code == 409
+    assert world.events_of(v1.id)[-2:] == ["lease.granted", "transfer.queued"]  # in this order
+    world.ports.in_progress[transfer["id"]] = Progress(bytes_done=GB, files_done=1, eta_s=42.0)
+    again = ok(client.post(WARM))
+    assert (again["transfer"]["id"], again["eta_s"], again["answer"]) == (transfer["id"], 42.0, "accepted")
+    world.finish_recall(world.live(v1)[0])
+    assert ok(client.post(WARM))["answer"] == "ready"
+    assert ok(client.get(RECEIPT))["content_id"] == "c0ffee"
+
+
+def test_a_copy_on_flash_whose_path_is_not_switched_yet_is_not_ready(world: ApiWorld, client: httpx.Client) -> None:
+    v1 = world.add("v1")
+    world.put_cold_copy(v1)
+    world.run(world.enqueue(v1, TransferKind.RECALL), S.COPYING, S.VERIFYING, S.COMMITTED)
+    assert ok(client.post(WARM))["answer"] == "accepted"
+    assert client.get(RECEIPT).status_code == 409
+
+
+def test_a_refusal_says_why_and_leaves_no_lease(world: ApiWorld, client: httpx.Client) -> None:
+    world.add_migrated("v1", size=500 * GB)
+    response = client.post(WARM)
+    body = response.json()
+    assert (response.status_code, body["code"]) == (507, "refused")
+    assert body["detail"]
+    assert body["hint"]
+    assert client.get("/v1/leases").json()["items"] == []
+    assert world.catalog.transfers() == []
+
+
+def test_the_same_request_key_holds_once(world: ApiWorld, client: httpx.Client) -> None:
+    world.add("v1")
+    first = ok(client.post(WARM, json={"request_key": "job-7"}))["lease"]
+    second = ok(client.post(WARM, json={"request_key": "job-7"}))["lease"]
+    assert (second["id"], second["generation"]) == (first["id"], 2)
+
+
+def test_two_warms_are_not_promised_the_same_room(world: ApiWorld, client: httpx.Client) -> None:
+    world.add_migrated("v1", size=30 * GB)
+    world.add_migrated("v2", size=30 * GB)
+    flash = world.ports.usages[FLASH]
+    assert flash.free_bytes == 60 * GB  # of 100, and the high watermark is at 90 %: room for one of them
+    codes = sorted(client.post(f"/v1/snapshots/imagenet/{v}/warm").status_code for v in ("v1", "v2"))
+    assert codes == [200, 507]
+
+
+def test_a_warm_stops_a_release_that_can_still_be_stopped(world: ApiWorld, client: httpx.Client) -> None:
+    v1 = world.add("v1")
+    world.put_cold_copy(v1)
+    releasing = world.run(world.enqueue(v1, release=True), S.RELEASING)
+
+    def roll_back_when_asked() -> None:
+        while not world.catalog.transfer(releasing.id).cancel_requested:
+            world.catalog.wait_for_event(world.catalog.last_event_id(), 0.05)
+        world.catalog.cancelled(releasing.id, S.RELEASING, message="the path leads to flash", now=world.now)
+
+    mover = threading.Thread(target=roll_back_when_asked)
+    mover.start()
+    answer = ok(client.post(WARM))
+    mover.join()
+    assert (answer["answer"], len(client.get("/v1/leases").json()["items"])) == ("ready", 1)
+
+
+def test_a_warm_recalls_what_could_not_be_kept_any_more(world: ApiWorld, client: httpx.Client) -> None:
+    v1 = world.add("v1")
+    world.put_cold_copy(v1)
+    releasing = world.run(world.enqueue(v1, release=True), S.RELEASING)
+
+    def finish_anyway() -> None:
+        while not world.catalog.transfer(releasing.id).cancel_requested:
+            world.catalog.wait_for_event(world.catalog.last_event_id(), 0.05)
+        gone = [DropPlacement(tier=FLASH)]
+        world.catalog.advance(releasing.id, S.RELEASING, S.DONE, now=world.now, effects=gone)
+
+    mover = threading.Thread(target=finish_anyway)
+    mover.start()
+    answer = ok(client.post(WARM))
+    mover.join()
+    assert (answer["answer"], answer["transfer"]["kind"]) == ("accepted", "recall")
+
+
+def test_a_snapshot_that_is_only_being_copied_down_is_ready(world: ApiWorld, client: httpx.Client) -> None:
+    world.run(world.enqueue(world.add("v1"), release=True), S.COPYING)
+    assert ok(client.post(WARM))["answer"] == "ready"
+
+
+def test_64_ranks_join_one_transfer_and_each_holds_a_lease(world: ApiWorld) -> None:
+    v1 = world.add_migrated("v1")
+    with listening(world) as server, connect(server) as client, ThreadPoolExecutor(RANKS) as pool:
+        start = threading.Barrier(RANKS)
+
+        def rank(n: int) -> dict[str, Any]:
+            start.wait()
+            return ok(client.post(WARM, json={"holder": f"rank {n}", "request_key": f"job-7/{n}"}))
+
+        answers = list(pool.map(rank, range(RANKS)))
+        assert {a["answer"] for a in answers} == {"accepted"}
+        assert len({a["transfer"]["id"] for a in answers}) == 1
+        assert {a["lease"]["holder"] for a in answers} == {f"rank {n}" for n in range(RANKS)}
+        assert len(world.catalog.holds(v1.id, now=world.now)) == RANKS
+        assert len(world.catalog.transfers()) == 1

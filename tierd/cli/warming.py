@@ -1,0 +1,188 @@
+"""`tierd warm`: a snapshot on flash, its path on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tierd.cli import progress
+from tierd.cli.holding import calling_process, describe
+from tierd.cli.options import DURATION, Ask, ref_argument, remote
+from tierd.cli.terminal import say
+from tierd.model.units import format_duration
+
+if TYPE_CHECKING:
+    from tierd.client import Warm
+
+PATH_VARIABLE = "TIERD_PATH"
+_CANNOT_RUN, _NOT_FOUND, _BY_SIGNAL = 126, 127, 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wish:
+    ref: str
+    lease: timedelta
+    wait: bool
+    timeout: timedelta | None
+    fallback: bool
+    holder: str | None
+    note: str | None
+    is_quiet: bool
+
+
+@click.command("warm")
+@ref_argument()
+@click.argument("command", metavar="[-- COMMAND...]", nargs=-1, type=click.UNPROCESSED)
+@click.option("--wait", is_flag=True, help="Return when it is wholly on flash, and show how far it is.")
+@click.option("--timeout", type=DURATION, metavar="DURATION", help="Wait for so long at most (exit code 124).")
+@click.option(
+    "--lease", type=DURATION, default="1h", show_default=True, metavar="DURATION", help='Held for so long: "8h", "14d".'
+)
+@click.option("--fallback", is_flag=True, help="If it cannot be warmed: say why, and give the path of the cold copy.")
+@click.option(
+    "--exec", "run", is_flag=True, help="Wait, run COMMAND, renew the lease meanwhile, end it, exit as COMMAND does."
+)
+@click.option("--holder", metavar="TEXT", help="Who holds it, for people; the calling process by default.")
+@click.option("--note", metavar="TEXT", help="What for, for people.")
+@click.option("--quiet", "-q", "is_quiet", is_flag=True, help="Nothing on standard error but failures.")
+@remote
+def warm(ask: Ask, /, command: tuple[str, ...], run: bool, **wish: Any) -> None:
+    """Have a snapshot on flash, hold it there, and print its path.
+
+    The path can be read at once; with --wait it is printed when everything is on flash. The lease outlives this
+    command: it ends when its time is over, or with `tierd lease end ID`. Calls for one snapshot share one copy.
+
+    \b
+    python train.py --data "$(tierd warm imagenet/v3 --wait --lease 8h)"
+    tierd warm imagenet/v3 --lease 8h --exec -- python train.py --data {}
+    path=$(tierd warm imagenet/v3 --wait --timeout 20m --fallback)
+
+    With --exec the path replaces {} in the arguments and is in TIERD_PATH; the lease is renewed for as long as the
+    command runs and ends with it.
+    """
+    if run and not command:
+        raise click.UsageError("--exec needs a command: tierd warm DATASET/SNAPSHOT --exec -- COMMAND")
+    if command and not run:
+        raise click.UsageError("a command is run only with --exec")
+    wanted = _Wish(**{**wish, "wait": run or wish["wait"]})
+    with _ends_on_sigterm():
+        handle = _warmed(ask, wanted)
+        if run:
+            with handle as path:
+                click.get_current_context().exit(_run(command, path))
+    handle.keep()
+    _tell_lease(handle, wanted)
+    if ask.as_json:
+        ask.json(_as_answer(handle))
+    else:
+        _print_path(handle.path)
+
+
+def _warmed(ask: Ask, wish: _Wish) -> Warm:
+    holder = wish.holder or calling_process()
+    handle = ask.daemon.warm(
+        wish.ref, lease=wish.lease, wait=False, fallback=wish.fallback, holder=holder, note=wish.note
+    )
+    if wish.wait and not handle.is_ready and not handle.is_fallback:
+        try:
+            with progress.shown(wish.ref, is_quiet=wish.is_quiet) as tell:
+                handle.wait(wish.timeout, on_progress=tell, poll_s=progress.POLL_S)
+        except BaseException as e:  # also Ctrl-C: nobody is left to whom the lease is of use
+            handle.end()
+            _tell_transfer(handle, e)
+            raise
+    _tell_state(handle, wish)
+    return handle
+
+
+def _tell_transfer(handle: Warm, error: BaseException) -> None:
+    transfer = handle.transfer
+    if transfer is not None and isinstance(error, KeyboardInterrupt | SystemExit | TimeoutError):
+        say(f"the lease is given back; transfer {transfer.id} goes on, `tierd cancel {transfer.id}` stops it")
+
+
+def _tell_state(handle: Warm, wish: _Wish) -> None:
+    if handle.is_fallback:
+        # Also when quiet: whoever reads from the cold copy has to know.
+        say(f"{handle.ref} is not on flash, this is the cold copy: {handle.reason}")
+    elif not handle.is_ready and not wish.is_quiet and handle.answer is not None:
+        eta_s, transfer = handle.answer.eta_s, handle.transfer
+        when = "" if eta_s is None else f", in about {format_duration(max(1, round(eta_s)))}"
+        number = "" if transfer is None else f" by transfer {transfer.id}"
+        say(f"{handle.ref} is on its way to flash{number}{when}; until then reads come from the cold copy")
+
+
+def _tell_lease(handle: Warm, wish: _Wish) -> None:
+    if handle.lease is not None and not wish.is_quiet:
+        say(f"{describe(handle.lease)}; `tierd lease end {handle.lease.id}` ends it")
+
+
+def _as_answer(handle: Warm) -> object:
+    if handle.answer is not None and not handle.is_fallback:
+        return handle.answer
+    empty = dict.fromkeys(("eta_s", "lease", "transfer", "receipt"))
+    return {"answer": "fallback", "reason": handle.reason, "path": str(handle.path)} | empty
+
+
+def _print_path(path: Path) -> None:
+    # Byte for byte where a program reads it: an escape would be another path.
+    click.echo(escape(str(path)) if sys.stdout.isatty() else os.fsencode(path))
+
+
+def _run(command: Sequence[str], path: Path) -> int:
+    """Run the command with the path; the exit code as a shell would see it."""
+    words = [word.replace("{}", str(path)) for word in command]
+    try:
+        child = subprocess.Popen(words, env={**os.environ, PATH_VARIABLE: str(path)})
+    except FileNotFoundError:
+        say(f"there is no command {words[0]}")
+        return _NOT_FOUND
+    except OSError as e:
+        say(f"{words[0]} cannot be run: {e.strerror}")
+        return _CANNOT_RUN
+    with _forwarded_to(child):
+        code = child.wait()
+    return code if code >= 0 else _BY_SIGNAL - code
+
+
+@contextmanager
+def _forwarded_to(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """While the command runs, signals are for it: this process only waits, and then ends the lease."""
+
+    def forward(number: int, _: FrameType | None) -> None:
+        child.send_signal(number)
+
+    def leave_it(number: int, _: FrameType | None) -> None:
+        """Ctrl-C reaches the command from the terminal by itself."""
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, leave_it)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _ends_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command in an orderly way, so that the lease is given back."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(_BY_SIGNAL + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,125 @@
+"""The client for training scripts: light to import, and safe to leave alone.
+
+    from tierd.client import Tierd
+
+    with Tierd().warm("imagenet/v3", lease="8h") as path:
+        train(path)
+
+The block begins when the snapshot is wholly on flash. Its lease is renewed in the background, also across a restart
+of the daemon, and ends with the block. What fails raises a class of `tierd.errors`.
+
+connection: one HTTP exchange · shapes: what the daemon answers · rest: the calls · waiting: until a transfer ends ·
+keeping: the lease · warm: the handle that a warm gives · caller: who asks.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from tierd.client.caller import holder_of_this_process
+from tierd.client.connection import DEFAULT_URL, TOKEN_VARIABLE, URL_VARIABLE
+from tierd.client.rest import Duration, Ref, Rest, parse_ref, span
+from tierd.client.shapes import (
+    Dataset,
+    Event,
+    Events,
+    Explanation,
+    Lease,
+    Plan,
+    Receipt,
+    Snapshot,
+    Status,
+    Tier,
+    Transfer,
+    WarmAnswer,
+)
+from tierd.client.waiting import OnProgress, Progress
+from tierd.client.warm import Warm, WarmWish, find_cold
+from tierd.errors import DaemonUnreachable, NotFound, TierdError
+
+__all__ = [
+    "DEFAULT_URL",
+    "TOKEN_VARIABLE",
+    "URL_VARIABLE",
+    "Dataset",
+    "Event",
+    "Events",
+    "Explanation",
+    "Lease",
+    "OnProgress",
+    "Plan",
+    "Progress",
+    "Receipt",
+    "Snapshot",
+    "Status",
+    "Tier",
+    "Tierd",
+    "Transfer",
+    "Warm",
+    "WarmAnswer",
+]
+
+
+class Tierd(Rest):
+    """The daemon. Thread-safe, and cheap: nothing is opened before a call, nothing stays open after it."""
+
+    def warm(
+        self,
+        ref: Ref,
+        *,
+        lease: Duration = "1h",
+        wait: bool = True,
+        timeout: Duration | None = None,
+        on_progress: OnProgress | None = None,
+        fallback: bool = False,
+        holder: str | None = None,
+        note: str | None = None,
+        request_key: str | None = None,
+    ) -> Warm:
+        """Have a snapshot on flash and hold it there.
+
+        Args:
+            lease: how long it is held; renewed in the background while the handle lives.
+            wait: return only when it is there. Otherwise the handle's `wait` does that.
+            timeout: wait for so long at most.
+            on_progress: told about once a second how far the copy is, and why it does not move on.
+            fallback: give the path of the cold copy, with the reason, where the warm fails and one can be read.
+            holder: who holds it, for people; this process by default.
+            note: what for, for people.
+            request_key: repetitions with one key share one lease. Leave it out where several processes warm the same
+                snapshot: each needs a lease of its own, the copy is made once all the same.
+
+        Raises:
+            Refused: flash cannot hold it, or no copy can be reached; the message says why.
+            TimeoutError: it takes longer than `timeout`; the copy goes on, the lease is given back.
+            TierdError: the copy failed (the class of its error), or was cancelled (Interrupted).
+        """
+        wish = WarmWish(
+            ref=parse_ref(ref),
+            ttl=span(lease),
+            request_key=request_key or uuid.uuid4().hex,
+            holder=holder or holder_of_this_process(),
+            note=note,
+        )
+        handle = self._ask(wish, fallback=fallback)
+        if wait:
+            try:
+                handle.wait(timeout, on_progress=on_progress)
+            except BaseException:  # also Ctrl-C: nobody is left to whom the lease is of use
+                handle.end()
+                raise
+        return handle
+
+    def _ask(self, wish: WarmWish, *, fallback: bool) -> Warm:
+        try:
+            answer = self.ask_warm(
+                wish.ref, lease=wish.ttl, holder=wish.holder, request_key=wish.request_key, note=wish.note
+            )
+        except (DaemonUnreachable, NotFound):  # nobody can tell a path
+            raise
+        except TierdError as e:
+            cold = find_cold(self, wish.ref, e) if fallback else None
+            if cold is None:
+                raise
+            return Warm(self, wish, None, cold=cold, may_fall_back=True)
+        return Warm(self, wish, answer, may_fall_back=fallback)

@@ -1,0 +1,291 @@
+"""The daemon's REST interface, call by call."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from urllib.parse import quote
+
+from tierd.client import shapes
+from tierd.client.connection import DEFAULT_URL, TOKEN_VARIABLE, URL_VARIABLE, Connection
+from tierd.client.waiting import OnProgress, Patience, Waiting, await_end
+from tierd.errors import DaemonUnreachable, InvalidRequest
+from tierd.model.dataset import SnapshotRef
+from tierd.model.units import parse_duration
+
+Ref = str | SnapshotRef
+"""A snapshot: `"imagenet/v3"`, or `"laion"` where the dataset itself is the snapshot."""
+Duration = str | int | float | timedelta
+"""`"8h"`, `"1h30m"`, seconds, or a timedelta."""
+
+_PAGE = 200
+_STREAM_SILENCE_S = 90.0
+_AGAIN_S = 0.5
+
+
+class Rest:
+    """One method per call. Thread-safe; keeps no connection open, so there is nothing to close.
+
+    Args:
+        url: `unix:///path/of.sock` or `http(s)://host:port`; by default what TIERD_URL says, else the socket of the
+            daemon of this machine.
+        token: for a daemon that is reached over TCP; by default what TIERD_TOKEN says.
+        patience: how long a daemon may be away (a restart) while something is waited for.
+        connection: how requests are sent, in place of `url` and `token`.
+
+    Every method raises DaemonUnreachable when nobody answers, Forbidden and Unauthorized when the caller may not, and
+    otherwise the class of `tierd.errors` that the daemon reports.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        patience: Duration = timedelta(minutes=5),
+        connection: Connection | None = None,
+    ) -> None:
+        where = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+        self.connection = connection or Connection(where, token or os.environ.get(TOKEN_VARIABLE) or None)
+        self.patience = span(patience)
+
+    # ------------------------------------------------------------------ looking
+
+    def status(self) -> shapes.Status:
+        """The daemon, its tiers and what is going on, at a glance."""
+        return shapes.decode(shapes.Status, self.connection.ask("GET", "/v1/status"))
+
+    def tiers(self) -> list[shapes.Tier]:
+        """All tiers, fastest first."""
+        return shapes.decode_items(shapes.Tier, self.connection.ask("GET", "/v1/tiers"))
+
+    def datasets(self) -> list[shapes.Dataset]:
+        """All datasets as configured."""
+        return shapes.decode_items(shapes.Dataset, self.connection.ask("GET", "/v1/datasets"))
+
+    def dataset(self, name: str) -> shapes.Dataset:
+        """One dataset (NotFound)."""
+        return shapes.decode(shapes.Dataset, self.connection.ask("GET", f"/v1/datasets/{quote(name, safe='')}"))
+
+    def snapshots(
+        self, dataset: str | None = None, *, residency: str | None = None, sort: str = "name"
+    ) -> Iterator[shapes.Snapshot]:
+        """Snapshots, asked for page by page. `sort`: name, size or accessed."""
+        cursor: str | None = None
+        while True:
+            params = {"dataset": dataset, "residency": residency, "sort": sort, "limit": _PAGE, "cursor": cursor}
+            page = self.connection.ask("GET", "/v1/snapshots", params=params)
+            yield from shapes.decode_items(shapes.Snapshot, page)
+            found = page.get("next_cursor") if isinstance(page, dict) else None
+            cursor = found if isinstance(found, str) else None
+            if cursor is None:
+                return
+
+    def snapshot(self, ref: Ref) -> shapes.Snapshot:
+        """One snapshot (NotFound)."""
+        return shapes.decode(shapes.Snapshot, self.connection.ask("GET", _path(ref)))
+
+    def explain(self, ref: Ref) -> shapes.Explanation:
+        """Why a snapshot is where it is, what holds it, and what would move it."""
+        return shapes.decode(shapes.Explanation, self.connection.ask("GET", _path(ref, "explain")))
+
+    def plan(self) -> shapes.Plan:
+        """What the daemon would do now, and why."""
+        return shapes.decode(shapes.Plan, self.connection.ask("GET", "/v1/plan"))
+
+    # ------------------------------------------------------------------ warm
+
+    def ask_warm(
+        self,
+        ref: Ref,
+        *,
+        lease: Duration,
+        holder: str | None = None,
+        request_key: str | None = None,
+        note: str | None = None,
+    ) -> shapes.WarmAnswer:
+        """Hold a snapshot and have it brought to flash; does not wait. `Tierd.warm` is what jobs want.
+
+        Args:
+            request_key: a repetition with the same key renews the same lease, it makes no second one.
+
+        Raises:
+            Refused: flash cannot hold it, or no copy can be reached.
+            NotFound: no such snapshot.
+        """
+        body = _said(holder=holder, request_key=request_key, note=note) | {"lease_s": _seconds(lease)}
+        return shapes.decode(shapes.WarmAnswer, self.connection.ask("POST", _path(ref, "warm"), body=body))
+
+    def receipt(self, ref: Ref) -> shapes.Receipt:
+        """Proof that a snapshot is wholly on flash (Conflict when it is not)."""
+        return shapes.decode(shapes.Receipt, self.connection.ask("GET", _path(ref, "receipt")))
+
+    # ------------------------------------------------------------------ moving
+
+    def migrate(self, ref: Ref, *, release: bool = False) -> shapes.Transfer:
+        """Have a verified cold copy made, and with `release` the flash copy removed afterwards."""
+        body: shapes.Json = {"release": release}
+        return shapes.decode(shapes.Transfer, self.connection.ask("POST", _path(ref, "migrate"), body=body))
+
+    def release(self, ref: Ref) -> shapes.Transfer:
+        """Have the flash copy removed once a verified cold one exists (Held, NotSettled)."""
+        return shapes.decode(shapes.Transfer, self.connection.ask("POST", _path(ref, "release")))
+
+    def transfers(self, *, live: bool = False, limit: int = 100, before: int | None = None) -> list[shapes.Transfer]:
+        """Transfers, newest first. `before`: only those with a smaller id."""
+        params = {"live": live or None, "limit": limit, "before": before}
+        return shapes.decode_items(shapes.Transfer, self.connection.ask("GET", "/v1/transfers", params=params))
+
+    def transfer(self, transfer_id: int, *, wait_s: float = 0.0) -> shapes.Transfer:
+        """One transfer; `wait_s` (up to 60): answer only when it has ended or the time is up."""
+        answer = self.connection.ask(
+            "GET", f"/v1/transfers/{transfer_id}", params={"wait_s": wait_s or None}, wait_s=wait_s
+        )
+        return shapes.decode(shapes.Transfer, answer)
+
+    def wait_for(
+        self,
+        transfer: shapes.Transfer,
+        *,
+        timeout: Duration | None = None,
+        on_progress: OnProgress | None = None,
+        poll_s: float = 1.0,
+    ) -> shapes.Transfer:
+        """Wait until a transfer is done, through failed attempts and restarts of the daemon.
+
+        Raises:
+            TimeoutError: it takes longer; it goes on nevertheless.
+            TierdError: it failed (the class of its error), or was cancelled (Interrupted).
+        """
+        how = Waiting(
+            timeout=None if timeout is None else span(timeout),
+            patience=self.patience,
+            on_progress=on_progress,
+            poll_s=poll_s,
+        )
+        return await_end(self.transfer, transfer, how)
+
+    def cancel(self, transfer_id: int) -> shapes.Transfer:
+        """Ask a transfer to stop at the next safe point."""
+        return shapes.decode(shapes.Transfer, self.connection.ask("POST", f"/v1/transfers/{transfer_id}/cancel"))
+
+    def pause(self, transfer_id: int) -> shapes.Transfer:
+        """Let a transfer rest."""
+        return shapes.decode(shapes.Transfer, self.connection.ask("POST", f"/v1/transfers/{transfer_id}/pause"))
+
+    def resume(self, transfer_id: int) -> shapes.Transfer:
+        """Let a transfer go on."""
+        return shapes.decode(shapes.Transfer, self.connection.ask("POST", f"/v1/transfers/{transfer_id}/resume"))
+
+    def pause_all(self) -> bool:
+        """Let all transfers rest, also those to come; True: they do."""
+        return shapes.decode(shapes.Paused, self.connection.ask("POST", "/v1/pause")).is_paused
+
+    def resume_all(self) -> bool:
+        """Let transfers go on; False: none is kept from it."""
+        return shapes.decode(shapes.Paused, self.connection.ask("POST", "/v1/resume")).is_paused
+
+    # ------------------------------------------------------------------ holding
+
+    def leases(self) -> list[shapes.Lease]:
+        """All leases and pins, oldest first."""
+        return shapes.decode_items(shapes.Lease, self.connection.ask("GET", "/v1/leases"))
+
+    def grant_lease(
+        self,
+        ref: Ref,
+        lease: Duration,
+        *,
+        holder: str | None = None,
+        request_key: str | None = None,
+        note: str | None = None,
+    ) -> shapes.Lease:
+        """Hold a snapshot for a while, wherever it is; it is not brought to flash for that."""
+        said = _said(ref=str(parse_ref(ref)), holder=holder, request_key=request_key, note=note)
+        body = said | {"lease_s": _seconds(lease)}
+        return shapes.decode(shapes.Lease, self.connection.ask("POST", "/v1/leases", body=body))
+
+    def renew(self, lease_id: int, lease: Duration) -> shapes.Lease:
+        """Let a lease end so much later than now (Conflict when it has ended)."""
+        answer = self.connection.ask("PUT", f"/v1/leases/{lease_id}", body={"lease_s": _seconds(lease)})
+        return shapes.decode(shapes.Lease, answer)
+
+    def end_lease(self, lease_id: int) -> None:
+        """End a lease now."""
+        self.connection.ask("DELETE", f"/v1/leases/{lease_id}")
+
+    def pin(self, ref: Ref, *, note: str | None = None) -> shapes.Lease:
+        """Forbid every release of a snapshot until it is unpinned."""
+        return shapes.decode(shapes.Lease, self.connection.ask("POST", _path(ref, "pin"), body=_said(note=note)))
+
+    def unpin(self, ref: Ref) -> None:
+        """Remove the pin; nothing happens where there is none."""
+        self.connection.ask("DELETE", _path(ref, "pin"))
+
+    # ------------------------------------------------------------------ events
+
+    def events(self, *, after: int | None = None, limit: int = 100, ref: Ref | None = None) -> shapes.Events:
+        """Events, oldest first: those after an id, or the newest."""
+        params = {"after": after, "limit": limit, "ref": None if ref is None else str(parse_ref(ref))}
+        return shapes.decode(shapes.Events, self.connection.ask("GET", "/v1/events", params=params))
+
+    def follow(self, *, after: int | None = None) -> Iterator[shapes.Event]:
+        """Events as they happen, without end, through restarts of the daemon. `after`: from there on, else from now."""
+        last, patience = after, Patience(self.patience, None)
+        while True:
+            try:
+                headers: Mapping[str, str] = {} if last is None else {"last-event-id": str(last)}
+                with self.connection.lines("/v1/events/stream", headers=headers, silence_s=_STREAM_SILENCE_S) as lines:
+                    patience.answered()
+                    for event in _events(lines):
+                        last = event.id
+                        yield event
+            except DaemonUnreachable as e:
+                patience.failed(e)
+            else:
+                # The daemon ended the stream, because it stops: it will be back, or the next try says that it is not.
+                time.sleep(_AGAIN_S)
+
+
+def parse_ref(ref: Ref) -> SnapshotRef:
+    """The reference that a text names (InvalidRequest)."""
+    return ref if isinstance(ref, SnapshotRef) else SnapshotRef.parse(ref)
+
+
+def span(duration: Duration) -> timedelta:
+    """The duration that a text or a number of seconds means (InvalidRequest)."""
+    return duration if isinstance(duration, timedelta) else parse_duration(duration)
+
+
+def _seconds(lease: Duration) -> float:
+    seconds = span(lease).total_seconds()
+    if seconds <= 0:
+        raise InvalidRequest("a lease must be longer than nothing", hint='Write how long, like "8h".')
+    return seconds
+
+
+def _path(ref: Ref, verb: str = "") -> str:
+    parsed = parse_ref(ref)
+    path = f"/v1/snapshots/{quote(parsed.dataset, safe='')}/{quote(parsed.name, safe='')}"
+    return f"{path}/{verb}" if verb else path
+
+
+def _said(**values: str | None) -> dict[str, shapes.Json]:
+    return {k: v for k, v in values.items() if v is not None}
+
+
+def _events(lines: Iterator[str]) -> Iterator[shapes.Event]:
+    """The events of a server-sent stream; comments (signs of life) and what is no event are passed over."""
+    data: list[str] = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name == "data":
+            data.append(value.removeprefix(" "))
+        elif not line and data:
+            with suppress(ValueError):
+                yield shapes.decode(shapes.Event, json.loads("\n".join(data)))
+            data = []

@@ -1,0 +1,185 @@
+"""Warm: the wish that jobs depend on. Hold, ask whether there is room, promise it, and let the mover bring it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import timedelta
+
+from tierd.catalog import Catalog
+from tierd.decide import admit
+from tierd.errors import Conflict, NotFound, Refused
+from tierd.model.dataset import Snapshot, SnapshotRef
+from tierd.model.hold import Hold
+from tierd.model.plan import Action, Admission, SnapshotView, WarmAnswer
+from tierd.model.tier import TierName
+from tierd.model.transfer import Transfer, TransferKind
+from tierd.serve.finding import Finder, Receipt, is_steady
+from tierd.serve.ports import Clock, Ports
+from tierd.serve.views import Views
+
+WISH_PRIORITY = 10
+"""Of transfers that somebody waits for; those of the planner have less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseWish:
+    """A lease somebody asks for. `request_key`: the same key renews the same lease."""
+
+    ref: SnapshotRef
+    ttl: timedelta
+    holder: str
+    request_key: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warmed:
+    """A warm that is granted: at once (receipt, no transfer) or by a transfer."""
+
+    snapshot: Snapshot
+    reason: str
+    lease: Hold
+    transfer: Transfer | None = None
+    receipt: Receipt | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaving:
+    """The flash copy is being given up by this transfer; it was asked to stop. Ask again when it has ended."""
+
+    snapshot: Snapshot
+    lease: Hold
+    transfer: Transfer
+
+
+class Warming:
+    """Grants warms. Thread-safe; blocks for a few commits at most."""
+
+    def __init__(self, catalog: Catalog, ports: Ports, clock: Clock, views: Views, finder: Finder) -> None:
+        self._catalog, self._ports, self._clock, self._views = catalog, ports, clock, views
+        self._finder = finder
+        # Two admissions at once would both be promised the same room.
+        self._admission = threading.Lock()
+
+    def lease(self, wish: LeaseWish) -> Hold:
+        """Hold a snapshot for a while; it is not recalled for that.
+
+        Raises:
+            NotFound: no such snapshot.
+        """
+        self._finder.dataset(wish.ref.dataset)
+        return self._catalog.grant_lease(
+            snapshot_id=self._catalog.snapshot(wish.ref).id,
+            holder=wish.holder,
+            ttl=wish.ttl,
+            now=self._clock(),
+            request_key=wish.request_key,
+            note=wish.note,
+        )
+
+    def warm(self, wish: LeaseWish, lease: Hold | None = None) -> Warmed | Leaving:
+        """Hold a snapshot, and have it recalled if it is not on flash.
+
+        The lease comes first: from then on nothing that is on flash begins to leave, so what is read afterwards
+        stays true. Only a refusal takes it back.
+
+        Args:
+            lease: the one that an earlier call for this wish was granted, when it has to be repeated.
+
+        Raises:
+            NotFound: no such snapshot.
+            Refused: flash cannot hold it, or no copy can be reached.
+        """
+        lease = lease or self.lease(wish)
+        try:
+            return self._granted(wish, lease) or self._admitted(wish, lease)
+        except (Refused, Conflict, NotFound):
+            self.give_back(lease)
+            raise
+
+    def give_back(self, lease: Hold) -> None:
+        """End a lease that a warm was granted in vain; one that its holder had before is left alone."""
+        if lease.generation == 1:
+            self._catalog.end_lease(lease.id, self._clock())
+
+    def _granted(self, wish: LeaseWish, lease: Hold) -> Warmed | Leaving | None:
+        """The answer when nothing new has to be decided: it is there, on its way up, or on its way down."""
+        s = self._finder.find(wish.ref)
+        live = s.live
+        if live is not None and live.kind is TransferKind.RECALL and not live.cancel_requested:
+            # Not ready even where the copy is there already: the path may not lead to it yet.
+            return Warmed(snapshot=s.snapshot, reason=live.reason, lease=lease, transfer=live)
+        if self._finder.on_flash(s) is not None and is_steady(s):
+            reason = f"{s.ref} is on flash"
+            return Warmed(snapshot=s.snapshot, reason=reason, lease=lease, receipt=self._finder.receipt(s))
+        if live is not None:
+            return Leaving(snapshot=s.snapshot, lease=lease, transfer=self._stop(live))
+        return None
+
+    def _stop(self, live: Transfer) -> Transfer:
+        try:
+            stopped = self._catalog.request_cancel(live.id, self._clock())
+        except Conflict:  # it has just ended by itself
+            return self._catalog.transfer(live.id)
+        self._ports.wake()
+        return stopped
+
+    def _admitted(self, wish: LeaseWish, lease: Hold) -> Warmed | Leaving:
+        """Ask whether flash has room, and promise it."""
+        with self._admission:
+            # Somebody else may have been admitted for the same snapshot while this one waited for its turn.
+            answer = self._granted(wish, lease)
+            if answer is not None:
+                return answer
+            admission = admit(self._views.current(), wish.ref, self._clock())
+            source = admission.source
+            if admission.answer is WarmAnswer.READY:
+                raise Conflict(f"{wish.ref} is just being changed", hint="Call again.")
+            if admission.answer is WarmAnswer.REFUSED or source is None:
+                raise Refused(f"{wish.ref} cannot be warmed: {admission.reason}", hint=_refusal_hint(wish.ref))
+            warmed = self._recall(wish, lease, self._finder.find(wish.ref), source, reason=admission.reason)
+            self._make_room(wish.ref, admission)
+        self._ports.wake()
+        return warmed
+
+    def _recall(self, wish: LeaseWish, lease: Hold, s: SnapshotView, source: TierName, *, reason: str) -> Warmed:
+        transfer, _ = self._catalog.enqueue(
+            snapshot_id=s.snapshot.id,
+            kind=TransferKind.RECALL,
+            source=source,
+            destination=self._finder.flash_tier().name,
+            priority=WISH_PRIORITY,
+            reason=reason,
+            requested_by=wish.holder,
+            bytes_total=s.snapshot.size_bytes,
+            files_total=s.snapshot.files,
+            now=self._clock(),
+        )
+        return Warmed(snapshot=s.snapshot, reason=reason, lease=lease, transfer=transfer)
+
+    def _make_room(self, ref: SnapshotRef, admission: Admission) -> None:
+        """Queue the releases that the admission counted on, so that the recall need not wait for the planner."""
+        for step in admission.releases:
+            try:
+                victim = self._catalog.snapshot_by_id(step.snapshot_id)
+                self._catalog.enqueue(
+                    snapshot_id=step.snapshot_id,
+                    kind=TransferKind.MIGRATE,
+                    source=step.source,
+                    destination=step.destination,
+                    release=step.action is Action.RELEASE,
+                    priority=WISH_PRIORITY,
+                    reason=f"{step.reason} (makes room for {ref})",
+                    requested_by="policy",
+                    bytes_total=victim.size_bytes,
+                    files_total=victim.files,
+                    now=self._clock(),
+                )
+            except (Conflict, NotFound):
+                # It was warmed or went away since the view was read; the planner finds room for the recall.
+                continue
+
+
+def _refusal_hint(ref: SnapshotRef) -> str:
+    return f"`tierd explain {ref}` and `tierd status` show what takes the room; the cold copy can be read at its path."

@@ -40,7 +40,7 @@ schema = _filled()
 
 @schema.parametrize()
 @settings(
-    max_examples=15,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],

@@ -83,7 +83,7 @@ def test_a_stream_shows_every_event_once_also_after_a_reconnection(world: ApiWor
             world.add("v3")
             assert next(stream)["ref"] == "imagenet/v3"
         with client.stream("GET", "/v1/events/stream", params={"after": 0}) as response:
-            refs = [e["ref"] for e, _ in zip(frames(response), range(4), strict=False)]
+            refs = [e["ref"] for _, e in zip(range(4), frames(response), strict=False)]
             assert refs == [f"imagenet/{n}" for n in ("before", "v1", "v2", "v3")]
 
 

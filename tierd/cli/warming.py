@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import click
 from tierd.cli import progress
 from tierd.cli.holding import calling_process, describe
 from tierd.cli.options import DURATION, Ask, ref_argument, remote
-from tierd.cli.terminal import say
+from tierd.cli.terminal import escape, say
 from tierd.model.units import format_duration
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@
 The block begins when the snapshot is wholly on flash. Its lease is renewed in the background, also across a restart
 of the daemon, and ends with the block. What fails raises a class of `tierd.errors`.
 
-connection: one HTTP exchange · shapes: what the daemon answers · rest: the calls · waiting: until a transfer ends ·
-keeping: the lease · warm: the handle that a warm gives · caller: who asks.
+unix, connection: one HTTP exchange · shapes: what the daemon answers · rest: the calls · waiting: for a transfer's
+end · keeping: the lease · warm: the handle that a warm gives · caller: who asks.
 """
 
 from __future__ import annotations

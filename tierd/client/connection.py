@@ -17,6 +17,7 @@ import httpx
 
 from tierd import __version__
 from tierd.client.shapes import Json
+from tierd.client.unix import UnixTransport
 from tierd.errors import DaemonUnreachable, Forbidden, InvalidRequest, TierdError, by_code
 
 URL_VARIABLE = "TIERD_URL"
@@ -159,13 +160,12 @@ def _client(address: Address, token: str | None) -> httpx.Client:
     headers = {"user-agent": f"tierd-client/{__version__}"}
     if token:
         headers["authorization"] = f"Bearer {token}"
-    limits = httpx.Limits(max_keepalive_connections=0)
     if address.socket is not None:
-        # Proxies from the environment would take precedence over the socket, and certificates are slow to load.
-        transport = httpx.HTTPTransport(uds=str(address.socket), verify=False, limits=limits, trust_env=False)
+        # Without trust_env: a proxy from the environment must never come between.
+        transport = UnixTransport(address.socket)
         return httpx.Client(base_url="http://tierd", transport=transport, headers=headers, trust_env=False)
-    verify = address.url.startswith("https:")
-    return httpx.Client(base_url=address.url, headers=headers, limits=limits, verify=verify)
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.Client(base_url=address.url, headers=headers, limits=limits, verify=address.url.startswith("https:"))
 
 
 def _given(params: Params | None) -> dict[str, str | int | float | bool]:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -66,7 +67,7 @@ class Observer:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._lock = threading.Lock()
-        self._moving: set[SnapshotId] = set()
+        self._moving: Counter[SnapshotId] = Counter()  # transfers of each that run, or have just ended
         self._dirty: dict[SnapshotId, tuple[datetime, datetime]] = {}  # since when, last sign of change
         self._scan_due = clock()
         self._watches_due = True
@@ -92,13 +93,15 @@ class Observer:
 
     def suppress(self, snapshot_id: SnapshotId) -> None:
         with self._lock:
-            self._moving.add(snapshot_id)
+            self._moving[snapshot_id] += 1
         self._tracker.suppress(snapshot_id)
 
     def unsuppress(self, snapshot_id: SnapshotId) -> None:
         self._tracker.unsuppress(snapshot_id)
         with self._lock:
-            self._moving.discard(snapshot_id)
+            self._moving[snapshot_id] -= 1
+            if not self._moving[snapshot_id]:
+                del self._moving[snapshot_id]
 
     def _is_moving(self, snapshot_id: SnapshotId) -> bool:
         with self._lock:
@@ -120,14 +123,14 @@ class Observer:
         """One round: flush accesses, look at what changed, scan everything when it is due."""
         now = self._clock()
         changed = self._flush_accesses(now)
-        names, snapshot_ids = self._tracker.drain_dirty()
-        for snapshot_id in snapshot_ids:
+        dirty = self._tracker.drain_dirty()
+        for snapshot_id in dirty.snapshots:
             self._mark_dirty(snapshot_id, now)
         is_full = now >= self._scan_due or self._scan_due - now > timedelta(
             seconds=self._config.observe.scan_interval_s
         )
         for dataset in self._config.datasets:
-            if is_full or dataset.name in names:
+            if is_full or dataset.name in dirty.datasets:
                 changed |= self._look_at(dataset, is_full=is_full)
         changed |= self._measure_dirty(now)
         if self._watches_due:
@@ -292,6 +295,8 @@ class Observer:
         """Every dataset's directory, and the trees elsewhere that its links lead to."""
         watches = [
             Watch(snapshot_id=None, dataset=d.name, path=d.path)
+            if d.pattern is not None
+            else Watch(snapshot_id=None, dataset=d.name, path=d.path.parent, child=os.fsencode(d.path.name))
             for d in self._config.datasets
             if self._is_online(d.home)
         ]

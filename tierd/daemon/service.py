@@ -28,7 +28,7 @@ from tierd.model.tier import TierName, TierUsage
 from tierd.model.transfer import Progress, TransferId, TransferKind
 from tierd.move.mover import Mover
 from tierd.observe.choose import choose
-from tierd.serve.server import Server
+from tierd.serve import ApiServer, create_app
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +50,12 @@ class Daemon:
         self.catalog = Catalog.open(config.database)
         self.catalog.configure(config.tiers, config.datasets)
         self.tiers = Tiers(config.tiers, self.catalog, now_utc, self._known_bytes)
-        self.tracker = choose(config.observe.tracker, clock=now_utc)
+        self.tracker = choose(config.observe, clock=now_utc)
         self.observer = Observer(
             config, self.catalog, self.tracker, now_utc, is_online=self.tiers.is_online, on_change=self.wake
         )
         self.mover = Mover(config, self.catalog, now_utc, self.tiers.usage, self.observer, on_end=self._transfer_ended)
-        self.server = Server(config=config, catalog=self.catalog, ports=self)
+        self.server = ApiServer(create_app(config=config, catalog=self.catalog, ports=self, clock=now_utc), config.api)
         self._notifier = Notifier()
         self._wake = threading.Event()
         self._stop = threading.Event()

@@ -50,13 +50,14 @@ class AccessBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackerStatus:
-    """Which back end tracks access, and how well.
+    """How well access tracking sees.
 
     Attributes:
-        name: `watchdog`, `atime` (later `fanotify`).
-        detail: why it is degraded, or what is not covered; empty when all is well.
-        events_seen, events_lost: since the daemon started; they only grow.
-        watches: how many kernel watches it uses.
+        name: of the back end: `watchdog`, `atime`.
+        detail: for people: what it does, or why it is degraded and what to do about it.
+        events_seen: since the start.
+        events_lost: times at which the kernel dropped events since the start (it does not say how many).
+        watches: directories watched, or trees sampled.
     """
 
     name: str

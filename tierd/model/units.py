@@ -143,6 +143,11 @@ def format_rate(rate_bytes_per_s: int | float) -> str:
     return f"{format_size(rate_bytes_per_s)}/s"
 
 
+def format_percent(ratio: float) -> str:
+    """A share of 0-1 for people: "90%"."""
+    return f"{ratio:.0%}"
+
+
 def format_duration(duration: timedelta | float | None) -> str:
     """A duration in its two largest units: `14d`, `1h 30m`, `2m 5s`, `0.4s`; None is `never`; a number is seconds."""
     if duration is None:

@@ -36,7 +36,7 @@ _FRESH = (TransferState.QUEUED, TransferState.COPYING, TransferState.VERIFYING)
 
 
 class Suppressor(Protocol):
-    """The part of the tracker that the mover talks to: tierd's own reads are not uses."""
+    """Told while tierd itself reads or switches a snapshot: that is not a use. Calls nest."""
 
     def suppress(self, snapshot_id: SnapshotId) -> None: ...
     def unsuppress(self, snapshot_id: SnapshotId) -> None: ...
@@ -256,10 +256,8 @@ class Mover:
         with self._lock:
             due = [s for at, s in self._quiet if at <= now]
             self._quiet = [(at, s) for at, s in self._quiet if at > now]
-            busy = {a.job.snapshot.id for a in self._running.values()}
         for snapshot_id in due:
-            if snapshot_id not in busy:
-                self._suppressor.unsuppress(snapshot_id)
+            self._suppressor.unsuppress(snapshot_id)
 
     # -- asked by others -------------------------------------------------------------------------------
 

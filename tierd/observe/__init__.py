@@ -6,3 +6,33 @@ are its back ends, choose picks one.
 
 Nothing here knows the catalog: observations are values of `tierd.model`, and the daemon carries them over.
 """
+
+from tierd.observe.choose import choose
+from tierd.observe.discover import Discovery, Found, FoundKind, Ignored, discover
+from tierd.observe.measure import keeps_atime, measure
+from tierd.observe.reconcile import Appeared, Back, Change, Gone, Renamed, Replaced, reconcile
+from tierd.observe.tracker import Dirty, Tracker, TrackerStatus, Watch
+from tierd.observe.usage import usage
+
+__all__ = [
+    "Appeared",
+    "Back",
+    "Change",
+    "Dirty",
+    "Discovery",
+    "Found",
+    "FoundKind",
+    "Gone",
+    "Ignored",
+    "Renamed",
+    "Replaced",
+    "Tracker",
+    "TrackerStatus",
+    "Watch",
+    "choose",
+    "discover",
+    "keeps_atime",
+    "measure",
+    "reconcile",
+    "usage",
+]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,12 +36,19 @@ def keeps_atime(path: Path | int) -> bool:
     return not flags & (os.ST_NOATIME | os.ST_RDONLY)
 
 
-def measure(root_fd: int, *, keeps_atime: bool, now: datetime | None = None) -> Measure:
+def measure(
+    root_fd: int,
+    *,
+    keeps_atime: bool,
+    now: datetime | None = None,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> Measure:
     """Walk the tree below `root_fd` and sum it up.
 
     Args:
         keeps_atime: whether the mount keeps access times; False leaves `newest_access` unknown.
         now: access times later than this were set by hand and tell nothing; None believes all of them.
+        checkpoint: called for each part of a directory; raises to end a walk that takes too long.
 
     Returns:
         The measure. Its `problem` names the first entry that tierd cannot look after; where that is an
@@ -54,6 +62,7 @@ def measure(root_fd: int, *, keeps_atime: bool, now: datetime | None = None) -> 
     sums = _Sums(root_inode=os.fstat(root_fd).st_ino, latest_access_ns=latest_ns)
     try:
         for listing in walk(root_fd):
+            checkpoint()
             sums.add(listing)
     except (Denied, Unsupported) as error:
         sums.problem = sums.problem or error.message

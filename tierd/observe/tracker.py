@@ -27,7 +27,9 @@ from pathlib import Path
 from typing import Protocol
 
 from tierd.model.dataset import SnapshotId
-from tierd.model.observation import AccessBatch
+from tierd.model.observation import AccessBatch, TrackerStatus
+
+__all__ = ["Clock", "Dirty", "Tracker", "TrackerStatus", "Watch"]
 
 Clock = Callable[[], datetime]
 
@@ -60,25 +62,6 @@ class Dirty:
 
     datasets: frozenset[str] = frozenset()
     snapshots: frozenset[SnapshotId] = frozenset()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackerStatus:
-    """How well the tracker sees.
-
-    Attributes:
-        detail: for people: what it does, or why it is degraded and what to do about it.
-        events_seen: since the start.
-        events_lost: times at which the kernel dropped events since the start (it does not say how many).
-        watches: directories watched, or trees sampled.
-    """
-
-    name: str
-    is_degraded: bool
-    detail: str
-    events_seen: int = 0
-    events_lost: int = 0
-    watches: int = 0
 
 
 class Tracker(Protocol):

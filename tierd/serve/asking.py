@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from tierd.errors import InvalidRequest, NotFound
 from tierd.model.dataset import WHOLE, SnapshotRef
@@ -13,11 +15,22 @@ from tierd.serve.auth import Caller, Needs, Role
 
 _FAULT = {"type": "extra_forbidden", "msg": "Unknown query parameter", "input": None}
 
-Id = Annotated[int, Path(ge=1, lt=2**63)]
+MAX_ID = 2**53 - 1
+"""The largest whole number that every JSON reader keeps."""
+
+Id = Annotated[int, Path(ge=1, le=MAX_ID)]
+
+Absent = SkipJsonSchema[None]
+"""An optional parameter may be left out; there is no way to send null for it."""
 
 Reader = Annotated[Caller, Depends(Needs(Role.READ))]
 Warmer = Annotated[Caller, Depends(Needs(Role.WARM))]
 Admin = Annotated[Caller, Depends(Needs(Role.ADMIN))]
+
+
+def ttl(lease_s: float) -> timedelta:
+    """How long a lease lives: at least a millisecond, because times are kept in whole microseconds."""
+    return max(timedelta(seconds=lease_s), timedelta(milliseconds=1))
 
 
 def named(text: str) -> SnapshotRef:

@@ -7,50 +7,17 @@ touch a disk that may hang, and must return within a millisecond (from what the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from tierd.model.observation import TrackerStatus
 from tierd.model.tier import TierName, TierUsage
-from tierd.model.transfer import TransferId
+from tierd.model.transfer import Progress, TransferId
+
+__all__ = ["Clock", "Ports", "Progress", "TrackerStatus"]
 
 Clock = Callable[[], datetime]
 """Tells the time, as an aware datetime in UTC."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a running transfer is, from the mover's own counters.
-
-    Attributes:
-        bytes_done, files_done: of the transfer's totals, in this attempt.
-        rate_bytes_per_s: over the last seconds; None while nothing can be said.
-        eta_s: until the transfer ends, verification included; None while nothing can be said.
-        step: what is being done, a few words (`copying`, `reading back`, `waiting for readers`).
-    """
-
-    bytes_done: int
-    files_done: int
-    rate_bytes_per_s: float | None = None
-    eta_s: float | None = None
-    step: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackerStatus:
-    """Which back end tracks access, and how well.
-
-    Attributes:
-        name: `watchdog`, `fanotify`, `atime`.
-        detail: why it is degraded, or what is not covered; empty when all is well.
-        events_seen, events_lost: since the daemon started; they only grow.
-    """
-
-    name: str
-    is_degraded: bool = False
-    detail: str = ""
-    events_seen: int = 0
-    events_lost: int = 0
 
 
 class Ports(Protocol):

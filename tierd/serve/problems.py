@@ -106,13 +106,24 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path, headers = request.url.path, error.headers
+    path, headers = request.url.path, dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = _allowed(request) or headers
     if error.status_code == HTTPStatus.NOT_FOUND:
         hint = "The routes are listed in /openapi.json."
         return answer(NotFound(f"there is nothing at {path}", hint=hint), instance=path, headers=headers)
     phrase = HTTPStatus(error.status_code).phrase.lower()
     what = InvalidRequest(f"{request.method} {path}: {phrase}", hint="The expected shape is in /openapi.json.")
-    return answer(what, instance=path, status=error.status_code, headers=headers)
+    # A body that is no text at all is as invalid as one that is not JSON.
+    status = None if error.status_code == HTTPStatus.BAD_REQUEST else error.status_code
+    return answer(what, instance=path, status=status, headers=headers)
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    """All methods of a path: its routes know only their own each."""
+    path = str(getattr(request.scope.get("route"), "path", ""))
+    methods = sorted(method.upper() for method in request.app.openapi()["paths"].get(path, ()))
+    return {"Allow": ", ".join(methods)} if methods else {}
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

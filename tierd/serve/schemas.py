@@ -259,7 +259,7 @@ class LeaseIn(Body):
 
 class RenewIn(Body):
     lease_s: LeaseSeconds
-    generation: Annotated[int, Field(ge=1, lt=2**63)] | None = None
+    generation: Annotated[int, Field(ge=1, le=2**53 - 1)] | None = None
 
 
 class EventOut(Shape):

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.catalog.catalog_world import FLASH, HDD, NOW, cold_copy, configured
+from tests.unit.catalog.catalog_world import FLASH, HDD, NOW, S, cold_copy, configured
 from tierd.catalog import Catalog
 from tierd.errors import TierdError
 from tierd.model.dataset import SnapshotId, SnapshotRef
@@ -95,14 +95,14 @@ class CatalogMachine(RuleBasedStateMachine):
     @rule(n=PICK, name=st.sampled_from(NAMES))
     def run_whole_migrate(self, n: int, name: str) -> None:
         """As far as it goes: other rules may have put holds or transfers in its way."""
+        with_effects: dict[TransferState, list[Effect]] = {S.COMMITTED: [cold_copy()], S.DONE: [DropPlacement(FLASH)]}
 
         def run() -> None:
             t = self.world.enqueue(self.catalog.snapshot(SnapshotRef("imagenet", name)).id, release=True)
             for new in (S.COPYING, S.VERIFYING, S.COMMITTED, S.RELEASING, S.DONE)[: n or 5]:
-                effects = {S.COMMITTED: [cold_copy()], S.DONE: [DropPlacement(FLASH)]}.get(new, [])
-                self.attempt(
-                    self.catalog.advance, t.id, self.catalog.transfer(t.id).state, new, now=NOW, effects=effects
-                )
+                effects = with_effects.get(new, [])
+                state = self.catalog.transfer(t.id).state
+                self.attempt(self.catalog.advance, t.id, state, new, now=NOW, effects=effects)
 
         with contextlib.suppress(TierdError):
             run()

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from tierd.serve import schemas as out
-from tierd.serve.asking import Reader, named
+from tierd.serve.asking import MAX_ID, Absent, Reader, named
 from tierd.serve.events import MEDIA_TYPE, stream
 from tierd.serve.meters import waited
 from tierd.serve.parts import Have
@@ -17,8 +17,17 @@ from tierd.serve.problems import Responses, responses
 
 router = APIRouter(tags=["events"])
 
+_FRAME = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "The event's id."},
+        "data": {"type": "string", "contentMediaType": "application/json", "description": "The event."},
+        "event": {"type": "string"},
+        "retry": {"type": "integer"},
+    },
+}
 _STREAM: Responses = {
-    200: {"description": "Events as they happen.", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
+    200: {"description": "Events as they happen.", "content": {MEDIA_TYPE: {"schema": _FRAME}}},
 }
 
 
@@ -26,9 +35,9 @@ _STREAM: Responses = {
 def events(
     have: Have,
     _: Reader,
-    after: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+    after: Annotated[int | Absent, Query(ge=0, le=MAX_ID)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    ref: Annotated[str | None, Query(max_length=400)] = None,
+    ref: Annotated[str | Absent, Query(max_length=400)] = None,
 ) -> out.EventsOut:
     """Events, oldest first: those after the id `after`, or without it the newest ones."""
     about = None if ref is None else named(ref)
@@ -47,8 +56,8 @@ async def event_stream(
     request: Request,
     have: Have,
     _: Reader,
-    after: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
-    last_event_id: Annotated[int | None, Header(ge=0, lt=2**63)] = None,
+    after: Annotated[int | Absent, Query(ge=0, le=MAX_ID)] = None,
+    last_event_id: Annotated[int | Absent, Header(ge=0, le=MAX_ID)] = None,
 ) -> StreamingResponse:
     """Server-sent events as they happen, from now on, or after `Last-Event-ID` (or `after`).
 

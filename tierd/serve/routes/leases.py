@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from functools import partial
 
 from fastapi import APIRouter, Response
 
 from tierd.model.hold import HoldId
 from tierd.serve import schemas as out
-from tierd.serve.asking import Id, Reader, Warmer, named
+from tierd.serve.asking import Id, Reader, Warmer, named, ttl
 from tierd.serve.parts import Have
 from tierd.serve.problems import responses
 from tierd.serve.warming import LeaseWish
@@ -28,7 +27,7 @@ async def lease(body: out.LeaseIn, have: Have, caller: Warmer) -> out.LeaseOut:
     """Hold a snapshot where it is, without warming it. The same `request_key` renews the same lease."""
     wish = LeaseWish(
         ref=named(body.ref),
-        ttl=timedelta(seconds=body.lease_s),
+        ttl=ttl(body.lease_s),
         holder=body.holder or caller.name,
         request_key=body.request_key,
         note=body.note,
@@ -40,8 +39,7 @@ async def lease(body: out.LeaseIn, have: Have, caller: Warmer) -> out.LeaseOut:
 @router.put("/v1/leases/{lease_id}", responses=responses(404, 409, 413))
 async def renew(lease_id: Id, body: out.RenewIn, have: Have, _: Warmer) -> out.LeaseOut:
     """Let the lease end `lease_s` from now; with `generation` only if nobody else renewed it since. 409 if it ended."""
-    ttl = timedelta(seconds=body.lease_s)
-    renew_it = partial(have.wishes.renew, HoldId(lease_id), ttl, body.generation)
+    renew_it = partial(have.wishes.renew, HoldId(lease_id), ttl(body.lease_s), body.generation)
     return await have.writers.run(lambda: have.look.hold(renew_it()))
 
 

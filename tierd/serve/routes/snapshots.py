@@ -11,7 +11,7 @@ from tierd.model.placement import Residency
 from tierd.model.plan import SnapshotView
 from tierd.serve import cursor as cursors
 from tierd.serve import schemas as out
-from tierd.serve.asking import Admin, Named, Reader
+from tierd.serve.asking import Absent, Admin, Named, Reader
 from tierd.serve.cursor import Sort
 from tierd.serve.parts import Have, Parts
 from tierd.serve.problems import responses
@@ -23,11 +23,11 @@ router = APIRouter(tags=["snapshots"])
 def snapshots(
     have: Have,
     _: Reader,
-    dataset: str | None = None,
-    residency: Residency | None = None,
+    dataset: str | Absent = None,
+    residency: Residency | Absent = None,
     sort: Sort = Sort.NAME,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+    cursor: Annotated[str | Absent, Query(max_length=2000)] = None,
 ) -> out.SnapshotsOut:
     """Snapshots, at most a second old. `size` lists the largest first, `accessed` the one used last first."""
     if dataset is not None and all(d.name != dataset for d in have.config.datasets):

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from tierd.model.transfer import TransferId
 from tierd.serve import schemas as out
-from tierd.serve.asking import Admin, Id, Reader
+from tierd.serve.asking import MAX_ID, Absent, Admin, Id, Reader
 from tierd.serve.meters import waited
 from tierd.serve.parts import Have
 from tierd.serve.problems import responses
@@ -26,7 +26,7 @@ def transfers(
     _: Reader,
     live: bool = False,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
+    before: Annotated[int | Absent, Query(ge=1, le=MAX_ID)] = None,
 ) -> out.TransfersOut:
     """Transfers, the newest first; `before` continues after the last id of a page."""
     found = have.catalog.transfers(live_only=live, limit=limit, before_id=before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 from functools import partial
 
 from fastapi import APIRouter, Request
@@ -12,7 +11,7 @@ from tierd.errors import Conflict
 from tierd.model.dataset import SnapshotRef
 from tierd.model.hold import Hold
 from tierd.serve import schemas as out
-from tierd.serve.asking import Named, Reader, Warmer
+from tierd.serve.asking import Named, Reader, Warmer, ttl
 from tierd.serve.finding import Receipt
 from tierd.serve.look import text_of
 from tierd.serve.meters import waited
@@ -58,7 +57,7 @@ def receipt(ref: Named, have: Have, _: Reader) -> out.ReceiptOut:
 def _wish(ref: SnapshotRef, body: out.WarmIn, caller: str) -> LeaseWish:
     return LeaseWish(
         ref=ref,
-        ttl=timedelta(seconds=body.lease_s),
+        ttl=ttl(body.lease_s),
         holder=body.holder or caller,
         request_key=body.request_key,
         note=body.note,

@@ -1,0 +1,1 @@
+"""The driver for tiers that are directories of a local file system, and its copy engine."""

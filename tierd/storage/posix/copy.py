@@ -25,7 +25,8 @@ from tierd.fs.linux import syncfs
 from tierd.fs.walk import Names, open_directory, open_root, scan, show, translate, translated
 from tierd.storage.control import Control
 from tierd.storage.manifest import Entry, Manifest, delete_manifest
-from tierd.storage.posix.copyfile import CopyWorker, Places, Stamp
+from tierd.storage.posix.copyfile import Places
+from tierd.storage.posix.copyworker import CopyWorker, Stamp
 from tierd.storage.posix.crew import Answer, Crew, Job
 from tierd.storage.posix.limits import Board
 from tierd.storage.posix.metadata import forget_default_acl, read_xattrs, write_refused, write_xattrs

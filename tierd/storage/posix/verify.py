@@ -38,6 +38,8 @@ def verify_copy(
             the manifest, so that the next `copy_tree` on this staging directory copies them again.
         Interrupted: `control` asked to stop.
     """
+    if manifest.meta.get("complete") is None:
+        raise Corrupt("the copy is not finished", hint="Copy it again: what is there is used.")
     control.checkpoint("verify: sync")
     with translated("the copy"):
         syncfs(tree_fd)
@@ -45,12 +47,14 @@ def verify_copy(
     check = _Check(manifest, control)
     with Crew(processes, board, lambda number: CompareWorker(tree_fd, mode == "read", threads, board)) as crew:
         manifest.begin_bulk()
+        is_finished = False
         try:
             control.checkpoint("verify")
             crew.run(check.jobs(), check.take, control)
             check.finish(tree_fd)
+            is_finished = True
         finally:
-            check.remove_bad()
+            check.close(is_finished)
             manifest.end_bulk()
     check.judge()
 
@@ -63,6 +67,7 @@ class _Check:
         self._control = control
         self._bad: list[tuple[bytes, str]] = []
         self._extra: bytes | None = None
+        self._root: tuple[int, int, bytes] | None = None
         self._uncommitted = 0
 
     def jobs(self) -> Iterator[Job]:
@@ -100,6 +105,10 @@ class _Check:
 
     def take(self, answer: Answer) -> None:
         stamps, bad = answer
+        for stamp in stamps:
+            if stamp[2] == b"":  # kept back: a root with a stamp says that the whole copy was found equal
+                self._root = stamp
+        stamps = [stamp for stamp in stamps if stamp[2] != b""]
         self._manifest.execute_many("UPDATE entry SET copy_inode = ?, copy_ctime_ns = ? WHERE path = ?", stamps)
         self._bad += bad
         self._uncommitted += len(stamps)
@@ -132,8 +141,12 @@ class _Check:
                         return path
         return None
 
-    def remove_bad(self) -> None:
-        """Take what differs out of the manifest, with all names of a hard-linked file."""
+    def close(self, is_finished: bool) -> None:
+        """Stamp the root if all is well; else take what differs out, with all names of a hard-linked file."""
+        if is_finished and self._root is not None and not self._bad and self._extra is None:
+            update = "UPDATE entry SET copy_inode = ?, copy_ctime_ns = ? WHERE path = ?"
+            self._manifest.execute(update, self._root)
+            return
         for path, _ in self._bad:
             self._manifest.execute(
                 "DELETE FROM entry WHERE link_group = (SELECT link_group FROM entry WHERE path = ?)", (path,)

@@ -36,8 +36,10 @@ def _make_mount(base: Path, kind: str, size_mb: int, inodes: int | None = None, 
 
 
 def _unmount(mount: Path) -> None:
-    if subprocess.run(["umount", str(mount)], capture_output=True, check=False).returncode:
-        _run("umount", "-l", str(mount))
+    """Take away whatever is mounted there, also what a test mounted over it: a directory left busy fails later runs."""
+    while mount.is_mount():
+        if subprocess.run(["umount", str(mount)], capture_output=True, check=False).returncode:
+            _run("umount", "-l", str(mount))
 
 
 @pytest.fixture(scope="session")

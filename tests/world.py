@@ -278,6 +278,9 @@ def digest_tree(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 def is_done(transfer: Transfer) -> bool:
+    """Whether it reached its end; prints what it says when it did not, for the report of the failed test."""
+    if transfer.state is not TransferState.DONE:
+        print(f"transfer {transfer.id} is {transfer.state}: {transfer.error_code}: {transfer.error}")
     return transfer.state is TransferState.DONE
 
 

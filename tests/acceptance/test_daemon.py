@@ -80,7 +80,8 @@ def test_new_renamed_and_removed_snapshots_are_noticed(daemon: DaemonProcess) ->
     assert daemon.snapshot("ds/v2")["first_seen_at"] == key
     assert daemon.get("/v1/snapshots/ds/v1", check=False).status_code == 404
     subprocess.run(["rm", "-r", str(daemon.dataset / "v2")], check=True)
-    daemon.wait_until(lambda: daemon.get("/v1/snapshots/ds/v2", check=False).status_code == 404, "gone")
+    daemon.wait_until(lambda: daemon.get("/v1/snapshots").json()["items"] == [], "it is not listed any more")
+    assert daemon.snapshot("ds/v2")["residency"] == "gone"
 
 
 def test_reads_and_writes_are_told_apart(daemon: DaemonProcess) -> None:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.api_world import GB, HDD, ApiWorld, S, api_world, client_of
+from tests.api_world import GB, HDD, START, ApiWorld, S, api_world, client_of
 from tierd.model.dataset import Dataset
 from tierd.model.tier import TierUsage
 from tierd.model.transfer import TransferKind
@@ -53,7 +53,7 @@ def test_metrics_say_what_is_where(world: ApiWorld) -> None:
         assert value(client, "tierd_snapshots_bytes", dataset="imagenet", residency="migrated") == GB
         assert value(client, "tierd_pins") == 1
         assert value(client, "tierd_tracker_events_lost_total") == 1
-        assert value(client, "tierd_last_successful_scan_timestamp_seconds") == world.ports.scanned_at.timestamp()
+        assert value(client, "tierd_last_successful_scan_timestamp_seconds") == START.timestamp()
 
 
 def test_a_transfer_that_ended_is_counted_once_however_often_it_is_scraped(world: ApiWorld) -> None:

@@ -142,7 +142,15 @@ def test_what_cannot_be_understood_is_refused_without_an_echo(client: httpx.Clie
         "invalid_request",
     )
     refused(client.post(f"{SNAPSHOT}/warm", content=b"x" * 100_000), 413, "invalid_request")
-    for body in ({"lease_s": True}, {"lease_s": "60"}, {"lease_s": -1}, {"unknown": 1}, {"holder": "a\u001b[31m"}, []):
+    wrong: tuple[Any, ...] = (
+        {"lease_s": True},
+        {"lease_s": "60"},
+        {"lease_s": -1},
+        {"unknown": 1},
+        {"holder": "a\u001b[31m"},
+        [],
+    )
+    for body in wrong:
         refused(client.post(f"{SNAPSHOT}/warm", json=body), 422, "invalid_request")
     allowed = client.delete("/v1/status")
     refused(allowed, 405, "invalid_request")

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
@@ -46,5 +47,5 @@ schema = _filled()
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-def test_every_route_keeps_to_its_schema(case: Case) -> None:
+def test_every_route_keeps_to_its_schema(case: Case[Any]) -> None:
     case.call_and_validate(headers={"Authorization": f"Bearer {TOKENS['admin']}"})

@@ -136,7 +136,8 @@ def test_access_times_are_kept_and_the_source_keeps_its_own(mounted: tuple[Path,
         os.utime(path, ns=(10**17, path.lstat().st_mtime_ns), follow_symlinks=False)
     copy(source, staging).close()
     for path in before:
-        assert path.lstat().st_atime_ns == 10**17, path
+        if not path.is_symlink():  # to read a link's target is to access it: Linux offers no other way
+            assert path.lstat().st_atime_ns == 10**17, path
         assert (staging / "tree" / path.relative_to(source)).lstat().st_atime_ns == 10**17, path
 
 
@@ -271,27 +272,13 @@ def test_an_unreadable_file_is_named(tmp_path: Path, needs_root: None) -> None:
 
 
 @pytest.mark.mounts
-def test_what_the_destination_cannot_keep_is_named(places: tuple[Path, Path], small_mount: SmallMount) -> None:
-    source, _ = places
+def test_what_the_destination_cannot_keep_is_named(xfs: Path, ext4: Path, tmp_path: Path) -> None:
+    source = xfs / f"{tmp_path.name}-source"
+    source.mkdir()
     (source / "noted").write_bytes(b"1")
-    os.setxattr(source / "noted", "user.note", b"x" * 60_000) if _takes_big_xattrs(source) else os.setxattr(
-        source / "noted", "user.note", b"x" * 3_000
-    )
-    target = small_mount("ext4", 16, options="nouser_xattr")
-    try:
-        copy(source, target / "staging")
-    except (Unsupported, Denied) as error:
-        assert "noted" in error.message
-    else:
-        assert_equal_trees(source, target / "staging" / "tree")
-
-
-def _takes_big_xattrs(root: Path) -> bool:
-    try:
-        os.setxattr(root / "noted", "user.note", b"x" * 60_000)
-    except OSError:
-        return False
-    return True
+    os.setxattr(source / "noted", "user.note", b"x" * 60_000)  # ext4 keeps less than a block
+    with pytest.raises(Unsupported, match=r"noted .*user\.note"):
+        copy(source, ext4 / f"{tmp_path.name}-staging")
 
 
 NAMES = st.sampled_from([b"a", b"b", b"a-", b"a.b", b"\xff", b"a\nb", b" ", b"A", "ü".encode()])

@@ -13,7 +13,16 @@ from tierd.catalog.schema import placement, snapshot
 from tierd.catalog.session import Session
 from tierd.errors import Conflict
 from tierd.model.dataset import Snapshot, SnapshotId
-from tierd.model.effect import DropPlacement, Effect, MarkPartial, MarkStale, PutPlacement, SetContent, SetRootInode, SetWarmed
+from tierd.model.effect import (
+    DropPlacement,
+    Effect,
+    MarkPartial,
+    MarkStale,
+    PutPlacement,
+    SetContent,
+    SetRootInode,
+    SetWarmed,
+)
 from tierd.model.placement import Placement, PlacementState
 from tierd.model.tier import TierName
 

@@ -97,22 +97,24 @@ def ls(ask: Ask, what: str | None, residency: str | None, sort: str) -> None:
     tierd ls imagenet/v3              everything about one snapshot
     tierd ls --residency migrated --json | jq -r '.items[].ref'
     """
-    # `ls imagenet` is the dataset; a dataset that is itself the snapshot is shown as the one line it has.
-    if what is not None and "/" in what:
+    if what is not None and _is_snapshot(ask, what):
         snapshot = ask.daemon.snapshot(what)
         if ask.as_json:
             ask.json(snapshot)
         else:
             _details(snapshot)
         return
-    if what is not None:
-        ask.daemon.dataset(what)  # an unknown name is an error, never an empty list
     found = ask.daemon.snapshots(what, residency=residency, sort=sort)
     if ask.as_json:
         ask.json({"items": list(found)})
         return
     rows = [_snapshot_row(s) for s in found]
     table(("SNAPSHOT", "RESIDENCY", "SIZE", "FILES", "LAST USED", "HELD BY", "NOTE"), rows, right=("SIZE", "FILES"))
+
+
+def _is_snapshot(ask: Ask, what: str) -> bool:
+    # The question also makes an unknown name an error, where the list would be empty.
+    return "/" in what or ask.daemon.dataset(what).pattern is None
 
 
 def _snapshot_row(s: Snapshot) -> list[Shown]:

@@ -54,7 +54,7 @@ def release(ask: Ask, ref: str, wait: bool, timeout: timedelta | None) -> None:
 
 def _follow(ask: Ask, transfer: Transfer, *, wait: bool, timeout: timedelta | None) -> None:
     if wait:
-        with progress.shown(transfer.ref) as tell:
+        with progress.shown() as tell:
             transfer = ask.daemon.wait_for(transfer, timeout=timeout, on_progress=tell, poll_s=progress.POLL_S)
     if ask.as_json:
         ask.json(transfer)

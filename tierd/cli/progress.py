@@ -20,12 +20,12 @@ POLL_S = 0.5
 
 
 @contextmanager
-def shown(ref: str, *, is_quiet: bool = False) -> Iterator[OnProgress]:
-    """A place to tell progress to, while the context lasts."""
+def shown(*, is_quiet: bool = False) -> Iterator[OnProgress]:
+    """A place to tell progress to, of one transfer or of several, while the context lasts."""
     if is_quiet:
         yield lambda _: None
     elif sys.stderr.isatty():
-        with _bar(ref) as tell:
+        with _bars() as tell:
             yield tell
     else:
         yield Lines()
@@ -35,14 +35,14 @@ class Lines:
     """Progress as lines of text: at each new step or trouble, and every ten seconds."""
 
     def __init__(self) -> None:
-        self._last: tuple[str, str | None] | None = None
-        self._next_at = 0.0
+        self._last: dict[int, tuple[str, str | None]] = {}
+        self._next_at: dict[int, float] = {}
 
     def __call__(self, progress: Progress) -> None:
-        what, now = (progress.step, progress.trouble), time.monotonic()
-        if what == self._last and now < self._next_at:
+        number, what, now = progress.transfer_id, (progress.step, progress.trouble), time.monotonic()
+        if what == self._last.get(number) and now < self._next_at[number]:
             return
-        self._last, self._next_at = what, now + _EVERY_S
+        self._last[number], self._next_at[number] = what, now + _EVERY_S
         say(f"{progress.ref}: {describe(progress)}")
 
 
@@ -67,27 +67,29 @@ def pace(progress: Progress) -> str:
 
 
 @contextmanager
-def _bar(ref: str) -> Iterator[OnProgress]:
+def _bars() -> Iterator[OnProgress]:
     from rich.console import Console
-    from rich.progress import BarColumn, SpinnerColumn, TextColumn
+    from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
     from rich.progress import Progress as Bars
 
     console = Console(stderr=True, highlight=False)
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.fields[ref]}", markup=False),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[words]}", markup=False),
     )
+    tasks: dict[int, TaskID] = {}
     with Bars(*columns, console=console, transient=True) as bars:
-        task = bars.add_task("", total=None, ref=escape(ref), words="")
 
         def tell(progress: Progress) -> None:
+            if progress.transfer_id not in tasks:
+                tasks[progress.transfer_id] = bars.add_task(escape(progress.ref), total=None, words="")
             amount = f"{format_size(progress.bytes_done)} of {format_size(progress.bytes_total)}"
             words = [progress.step, amount if progress.bytes_total else "", pace(progress), progress.trouble or ""]
             bars.update(
-                task,
+                tasks[progress.transfer_id],
                 total=progress.bytes_total or None,
                 completed=progress.bytes_done,
                 words=escape(" · ".join(word for word in words if word)),

@@ -71,7 +71,8 @@ def explain(ask: Ask, ref: str) -> None:
     if ask.as_json:
         ask.json(found)
         return
-    line(Cell(found.ref, "bold"), " is ", terminal.residency(found.residency), ": ", found.summary)
+    line(Cell(found.ref, "bold"), "  ", terminal.residency(found.residency))
+    line(found.summary)
     line()
     for finding in found.findings:
         mark = Cell("yes  ", "green") if finding.holds else Cell("no   ", "yellow")

@@ -96,7 +96,7 @@ def _warmed(ask: Ask, wish: _Wish) -> Warm:
     )
     if wish.wait and not handle.is_ready and not handle.is_fallback:
         try:
-            with progress.shown(wish.ref, is_quiet=wish.is_quiet) as tell:
+            with progress.shown(is_quiet=wish.is_quiet) as tell:
                 handle.wait(wish.timeout, on_progress=tell, poll_s=progress.POLL_S)
         except BaseException as e:  # also Ctrl-C: nobody is left to whom the lease is of use
             handle.end()

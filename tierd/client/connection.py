@@ -92,6 +92,18 @@ class Connection:
             response = self._client.request(method, path, json=body, params=_given(params), timeout=timeout)
         return self._content(response)
 
+    def text(self, path: str) -> str:
+        """What is at a path that is no JSON (`/metrics`).
+
+        Raises:
+            The same as `ask`.
+        """
+        with self._translated():
+            response = self._client.get(path, timeout=httpx.Timeout(_CONNECT_S, read=_ANSWER_S))
+        if not response.is_success:
+            self._content(response)
+        return response.text
+
     @contextmanager
     def lines(self, path: str, *, headers: Mapping[str, str], silence_s: float) -> Iterator[Iterator[str]]:
         """The lines of a stream that has no end; one that is silent for so long counts as broken.

@@ -193,6 +193,8 @@ class Names:
 def scan(root_fd: int) -> Iterator[Names]:
     """As `walk`, but without a stat of each entry: for those who hand the entries on and look there.
 
+    A directory that the caller takes out of `entries` is not entered.
+
     Raises:
         SourceChanged, Denied, Unsupported: as `walk`; a mounted file is not noticed here.
     """
@@ -206,8 +208,8 @@ def scan(root_fd: int) -> Iterator[Names]:
             children: list[bytes] = []
             is_first = True
             for block in _kinds(fd, path):
-                children.extend(path + b"/" + name if path else name for _, name, kind in block if kind == "d")
                 yield Names(path, fd, own, block, is_first)
+                children.extend(path + b"/" + name if path else name for _, name, kind in block if kind == "d")
                 is_first = False
             if is_first:
                 yield Names(path, fd, own, [], True)

@@ -77,7 +77,7 @@ class Carrier:
             self._recall()
 
     def undo(self) -> None:
-        """After a cancel: remove what an unfinished copy left behind. Never touches a copy in place."""
+        """The transfer ends without success: remove an unfinished copy. Never touches a copy in place."""
         with contextlib.suppress(StorageError):
             self.destination.discard(self.job.transfer.key)
 

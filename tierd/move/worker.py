@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tierd.config import MoverConfig
-from tierd.errors import Interrupted, TierdError
+from tierd.errors import Held, Interrupted, TierdError
 from tierd.fs.linux import die_with_parent, set_io_class
 from tierd.fs.walk import translate
 from tierd.model.effect import Effect
@@ -80,9 +80,16 @@ def carry(job: Job, desk: RemoteDesk) -> None:
         error = failure
     except OSError as failure:
         error = translate(failure, f"{job.snapshot.ref}: {os.fsdecode(failure.filename or '')}")
-    if isinstance(error, Interrupted) and error.message == "cancel":
+    if error is not None and _is_last_word(job, error):
         carrier.undo()
     desk.end(carrier.state, error)
+
+
+def _is_last_word(job: Job, error: TierdError) -> bool:
+    """Whether the transfer ends with this error, so that an unfinished copy is of no use to anybody."""
+    if isinstance(error, Interrupted):
+        return error.message == "cancel"
+    return error.is_permanent or isinstance(error, Held) or job.transfer.attempt >= job.settings.max_attempts
 
 
 def main() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+
 from tierd.config import ObserveConfig
 from tierd.observe import inotify
 from tierd.observe.atime_tracker import AtimeTracker
 from tierd.observe.tracker import Clock, Tracker
 from tierd.observe.watchdog_tracker import WatchdogTracker
+
+_INSTANCES = "fs.inotify.max_user_instances"
 
 
 def choose(config: ObserveConfig, *, clock: Clock) -> Tracker:
@@ -16,7 +20,7 @@ def choose(config: ObserveConfig, *, clock: Clock) -> Tracker:
     """
     if config.tracker == "atime":
         return AtimeTracker(clock=clock, interval_s=config.scan_interval_s)
-    limit = inotify.sysctl("max_user_watches")
+    name, limit = inotify.watch_limit()
     try:
         return WatchdogTracker(
             clock=clock,
@@ -25,9 +29,10 @@ def choose(config: ObserveConfig, *, clock: Clock) -> Tracker:
             max_watches=None if limit is None else limit * 9 // 10,
         )
     except OSError as error:
+        if error.errno != errno.ENOSPC:
+            name, limit = _INSTANCES, inotify.sysctl(_INSTANCES)
         return AtimeTracker(
             clock=clock,
             interval_s=config.scan_interval_s,
-            reason=f"inotify cannot be used ({error.strerror}): raise the sysctl fs.inotify.max_user_instances "
-            f"(now {inotify.sysctl('max_user_instances')})",
+            reason=f"inotify cannot be used ({error.strerror}): raise the sysctl {name} (now {limit})",
         )

@@ -29,25 +29,33 @@ MASK: int = reduce(or_, (READS, CHANGES, In.IN_DELETE_SELF, In.IN_MOVE_SELF, In.
 
 _HEAD = struct.Struct("=iIII")
 _BUFFER_BYTES = 256 * 1024
-_SYSCTL = Path("/proc/sys/fs/inotify")
+_SYSCTLS = Path("/proc/sys")
+_WATCH_LIMITS = ("fs.inotify.max_user_watches", "user.max_inotify_watches")
 
 Event = tuple[int, int, bytes]
 """Watch descriptor, mask, name (empty for the directory itself)."""
 
 
 def sysctl(name: str) -> int | None:
-    """One of the kernel's inotify limits (`max_user_watches` …), None where it cannot be read."""
+    """One of the kernel's limits (`fs.inotify.max_queued_events` …), None where it cannot be read."""
     try:
-        return int((_SYSCTL / name).read_text())
+        return int((_SYSCTLS / name.replace(".", "/")).read_text())
     except (OSError, ValueError):
         return None
+
+
+def watch_limit() -> tuple[str, int | None]:
+    """The sysctl that limits the watches of this user, and its value: in a container it may be the namespace's own."""
+    values = [(value, name) for name in _WATCH_LIMITS if (value := sysctl(name)) is not None]
+    value, name = min(values, key=lambda v: v[0], default=(None, _WATCH_LIMITS[0]))
+    return name, value
 
 
 class InotifyQueue:
     """One inotify instance: watches go in, events come out in the order in which they happened.
 
     Raises:
-        OSError: EMFILE when the user has too many instances; ENOSYS where there is no inotify.
+        OSError: EMFILE when the user has too many instances, ENOSPC when too many watches; ENOSYS without inotify.
     """
 
     def __init__(self) -> None:
@@ -58,6 +66,12 @@ class InotifyQueue:
         os.set_blocking(self._fd, False)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._anonymous = os.memfd_create("tierd-barrier", os.MFD_CLOEXEC)
+        try:
+            # A watch kept for the next mark, so that marks work at the limit of watches too.
+            self._spare: int | None = self._add(self._anonymous, In.IN_MODIFY)
+        except OSError:
+            self.close()
+            raise
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
         self._poll.register(self._wake, select.POLLIN)
@@ -80,8 +94,12 @@ class InotifyQueue:
         Raises:
             OSError: ENOSPC at the limit of watches.
         """
-        wd = self._add(self._anonymous, In.IN_MODIFY)
+        wd = self._spare if self._spare is not None else self._add(self._anonymous, In.IN_MODIFY)
         self.remove(wd)  # the kernel confirms each removal by an event, in order with all others
+        try:
+            self._spare = self._add(self._anonymous, In.IN_MODIFY)
+        except OSError:  # somebody else took the watch that became free
+            self._spare = None
         return wd
 
     def read(self, timeout_s: float | None) -> list[Event]:

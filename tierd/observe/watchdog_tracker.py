@@ -29,9 +29,10 @@ from tierd.observe.tracker import Clock, Dirty, Tracker, TrackerStatus, Watch
 _GRACE = timedelta(seconds=2)
 _MAX_OPENS = 4096
 """Opens of unknown kind kept; with more of them the oldest counts as a read at once."""
-_BATCH_PAUSE_S = 0.01
-"""Events gather in the kernel for so long: a wake-up per batch instead of one per event keeps training undisturbed,
-and at 500,000 events per second the kernel's queue (16,384 by default) is not full yet."""
+_BATCH_PAUSE_S = 0.005
+_FULL_BATCH = 2048
+"""Events gather in the kernel for a moment: one wake-up per batch instead of one per event leaves the processor to
+training. After a full batch there is no pause, since the kernel's queue (16,384 events by default) must not fill up."""
 _RESYNC_S = 60.0
 _MARK_WAIT_S = 1.0
 
@@ -67,7 +68,6 @@ class WatchdogTracker:
         self._marks: dict[int, Callable[[], None]] = {}
         self._seen = 0
         self._lost = 0
-        self._limited = 0
         self._stopping = threading.Event()
         self._reader = threading.Thread(target=self._run, name="tierd-inotify", daemon=True)
 
@@ -122,16 +122,16 @@ class WatchdogTracker:
         if self._reader.ident is not None and not (self._reader.is_alive() and self._planter.is_alive):
             faults.append("stopped" if self._stopping.is_set() else "a thread of the tracker ended unexpectedly")
         if limited:
-            limit = inotify.sysctl("max_user_watches")
+            name, limit = inotify.watch_limit()
             faults.append(
                 f"the limit of inotify watches leaves {limited} of the trees unwatched"
                 f"{', their access times are sampled instead' if self._fallback is not None else ''}: "
-                f"raise the sysctl fs.inotify.max_user_watches (now {limit})"
+                f"raise the sysctl {name} (now {limit})"
             )
         if self._lost:
             faults.append(
                 f"the kernel dropped events {self._lost} times: raise the sysctl fs.inotify.max_queued_events "
-                f"(now {inotify.sysctl('max_queued_events')})"
+                f"(now {inotify.sysctl('fs.inotify.max_queued_events')})"
             )
         if missing:
             notes.append(f"{missing} watched paths are missing now")
@@ -204,13 +204,11 @@ class WatchdogTracker:
         while not self._stopping.is_set():
             events = self._queue.read(None)
             if events:
-                for done in self._take_in(events, self._clock()):
-                    done()
-                self._stopping.wait(_BATCH_PAUSE_S)
+                self._take_in(events, self._clock())
+                if len(events) < _FULL_BATCH:
+                    self._stopping.wait(_BATCH_PAUSE_S)
 
-    def _take_in(self, events: list[inotify.Event], now: datetime) -> list[Callable[[], None]]:
-        """Count a batch of events; returns what waited for the marks among them."""
-        passed: list[Callable[[], None]] = []
+    def _take_in(self, events: list[inotify.Event], now: datetime) -> None:
         nodes, tops = self._forest.nodes, self._forest.tops
         with self._ledger.lock:
             self._seen += len(events)
@@ -223,14 +221,13 @@ class WatchdogTracker:
                 if mask & (In.IN_IGNORED | In.IN_Q_OVERFLOW):
                     if wd in self._marks:
                         self._seen -= 1
-                        passed.append(self._marks.pop(wd))
+                        self._marks.pop(wd)()  # here and now: the events after the mark see its effect
                     elif mask & In.IN_Q_OVERFLOW:
                         self._lost += 1
                         self._planter.doubt_all(rest_s=_RESYNC_S)
                         self._renew_marks()
                     else:
                         self._planter.forget(wd)
-        return passed
 
     def _take_in_tree(self, node: Node, wd: int, mask: int, name: bytes, now: datetime) -> None:
         tree = node.tree

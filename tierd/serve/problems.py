@@ -66,12 +66,15 @@ def answer(
     """The HTTP response for an error."""
     document = problem(error, instance=instance, faults=faults, status=status)
     all_headers = dict(headers or {})
-    if isinstance(error, Unauthorized):
-        all_headers["WWW-Authenticate"] = 'Bearer realm="tierd", Basic realm="tierd", charset="UTF-8"'
     if document.status == HTTPStatus.SERVICE_UNAVAILABLE:
         all_headers.setdefault("Retry-After", str(RETRY_AFTER_S))
     content = document.model_dump(mode="json", exclude=None if faults else {"faults"})
-    return JSONResponse(content, status_code=document.status, headers=all_headers, media_type=MEDIA_TYPE)
+    response = JSONResponse(content, status_code=document.status, headers=all_headers, media_type=MEDIA_TYPE)
+    if isinstance(error, Unauthorized):
+        # A line each: browsers look only at the first way of a line, and need the one they know.
+        response.headers.append("WWW-Authenticate", 'Basic realm="tierd", charset="UTF-8"')
+        response.headers.append("WWW-Authenticate", 'Bearer realm="tierd"')
+    return response
 
 
 def install(app: FastAPI) -> None:

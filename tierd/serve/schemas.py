@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tierd.model.dataset import AccessSource
 from tierd.model.hold import HoldKind
@@ -23,6 +23,13 @@ DEFAULT_LEASE_S = 3600
 _PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 """No control characters: what callers say about themselves is shown on terminals."""
 
+
+def _whole(value: object) -> object:
+    # To JSON 3.0 is a whole number like 3; to a strict model it is not.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, Field(ge=1, le=2**53 - 1), BeforeValidator(_whole)]
 LeaseSeconds = Annotated[float, Field(gt=0, le=LONGEST_LEASE_S, allow_inf_nan=False)]
 Holder = Annotated[
     str, Field(min_length=1, max_length=200, pattern=_PRINTABLE, description="Who holds it; the caller by default.")
@@ -259,7 +266,7 @@ class LeaseIn(Body):
 
 class RenewIn(Body):
     lease_s: LeaseSeconds
-    generation: Annotated[int, Field(ge=1, le=2**53 - 1)] | None = None
+    generation: Whole | None = None
 
 
 class EventOut(Shape):

@@ -1,8 +1,8 @@
 """A view of the catalog that is shared by requests for a moment, because a full one costs milliseconds per 1,000
 snapshots.
 
-Two bounds, and which routes rely on which: `recent` may be RECENT old (lists, status, metrics, the page);
-`current` misses nothing that an event tells of (plan, explain, admission), and of what has no event (access times,
+Two bounds, and which routes rely on which: `recent` may be RECENT old (lists, status, metrics, plan, the page);
+`current` misses nothing that an event tells of (explain, admission), and of what has no event (access times,
 measures that found no change) it may be CURRENT old.
 """
 
@@ -51,9 +51,12 @@ class Views:
         return self._with_usage(self._current())
 
     def plan(self) -> Plan:
-        """What the planner would do now; made anew when an event was recorded, and at least every PLAN."""
+        """What the planner would do: at most RECENT old, or PLAN if nothing was recorded since."""
         with self._planning:
-            read, now = self._current(), self._clock()
+            now = self._clock()
+            if self._plan is not None and _is_younger(self._plan[1].made_at, RECENT, now):
+                return self._plan[1]
+            read = self._current()
             if self._plan is not None:
                 known, made = self._plan
                 if known.last_event_id == read.last_event_id and _is_younger(made.made_at, PLAN, now):

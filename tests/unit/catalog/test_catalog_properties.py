@@ -17,7 +17,7 @@ from tests.unit.catalog.catalog_world import FLASH, HDD, NOW, S, cold_copy, conf
 from tierd.catalog import Catalog
 from tierd.errors import TierdError
 from tierd.model.dataset import SnapshotId, SnapshotRef
-from tierd.model.effect import DropPlacement, Effect, MarkStale
+from tierd.model.effect import DropPlacement, Effect, MarkPartial, MarkStale
 from tierd.model.placement import PlacementState
 from tierd.model.transfer import LIVE, TRANSITIONS, Transfer, TransferId, TransferKind, TransferState
 
@@ -25,7 +25,9 @@ NAMES = ("v0", "v1", "v2")
 PICK = st.integers(0, 5)
 STATES = st.sampled_from(TransferState)
 EFFECTS = st.lists(
-    st.sampled_from([cold_copy(), DropPlacement(FLASH), DropPlacement(HDD), MarkStale(HDD), MarkStale(FLASH)]),
+    st.sampled_from(
+        [cold_copy(), DropPlacement(FLASH), DropPlacement(HDD), MarkStale(HDD), MarkStale(FLASH), MarkPartial(FLASH)]
+    ),
     max_size=2,
 )
 
@@ -183,7 +185,7 @@ class CatalogMachine(RuleBasedStateMachine):
             elif e.kind == "placement.dropped":
                 told.pop(key, None)
             elif e.kind.startswith("placement."):
-                told[key] = e.kind.removeprefix("placement.")
+                told[key] = e.kind.removeprefix("placement.").replace("given_up", "partial")
         for s in self.catalog.snapshots():
             if sum(x.ref == s.ref for x in self.catalog.snapshots(include_gone=True)) == 1:
                 now = {(str(s.ref), str(p.tier)): str(p.state) for p in self.catalog.placements(s.id)}
@@ -204,5 +206,5 @@ class CatalogMachine(RuleBasedStateMachine):
 
 TestCatalogMachine = CatalogMachine.TestCase
 TestCatalogMachine.settings = settings(
-    max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

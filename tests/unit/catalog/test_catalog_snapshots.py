@@ -11,7 +11,7 @@ import pytest
 from tests.unit.catalog.catalog_world import FLASH, HDD, NOW, S, World, cold_copy, measure
 from tierd.errors import Conflict, NotFound
 from tierd.model.dataset import AccessSource, SnapshotId, SnapshotRef
-from tierd.model.effect import DropPlacement, MarkStale, SetContent, SetRootInode, SetWarmed
+from tierd.model.effect import DropPlacement, MarkPartial, MarkStale, SetContent, SetRootInode, SetWarmed
 from tierd.model.observation import AccessBatch
 from tierd.model.placement import PlacementState
 
@@ -175,7 +175,7 @@ def test_effects_change_the_placements(world: World) -> None:
 
 def test_last_verified_copy_is_never_forgotten(world: World) -> None:
     s = world.add()
-    for effect in (DropPlacement(FLASH), MarkStale(FLASH)):
+    for effect in (DropPlacement(FLASH), MarkStale(FLASH), MarkPartial(FLASH)):
         with pytest.raises(Conflict, match="without a verified copy"):
             world.catalog.apply(s.id, [effect], now=NOW)
     world.catalog.apply(s.id, [cold_copy(), DropPlacement(FLASH)], now=NOW)

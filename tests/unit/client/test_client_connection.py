@@ -153,7 +153,7 @@ def test_a_proxy_in_the_environment_does_not_come_between(world: ApiWorld, monke
 
 
 def test_training_scripts_load_little() -> None:
-    heavy = "sqlalchemy fastapi pydantic uvicorn prometheus_client rich click watchdog blake3"
-    code = f"import sys, tierd.client; print([m for m in {heavy.split()} if m in sys.modules and m != 'rich'])"
+    heavy = {"sqlalchemy", "fastapi", "pydantic", "uvicorn", "prometheus_client", "watchdog", "blake3"}
+    code = "import sys, tierd.client; print(*{m.partition('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "['click']\n" or done.stdout == "[]\n"
+    assert not heavy & set(done.stdout.split())

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
+from pydantic import Field
 
 from tierd.serve import schemas as out
 from tierd.serve.asking import MAX_ID, Absent, Reader, named
@@ -16,6 +17,8 @@ from tierd.serve.parts import Have
 from tierd.serve.problems import Responses, responses
 
 router = APIRouter(tags=["events"])
+
+EventId = Annotated[int, Field(ge=0, le=MAX_ID)]
 
 _FRAME = {
     "type": "object",
@@ -35,9 +38,9 @@ _STREAM: Responses = {
 def events(
     have: Have,
     _: Reader,
-    after: Annotated[int | Absent, Query(ge=0, le=MAX_ID)] = None,
+    after: EventId | Absent = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    ref: Annotated[str | Absent, Query(max_length=400)] = None,
+    ref: Annotated[str, Field(max_length=400)] | Absent = None,
 ) -> out.EventsOut:
     """Events, oldest first: those after the id `after`, or without it the newest ones."""
     about = None if ref is None else named(ref)
@@ -56,8 +59,8 @@ async def event_stream(
     request: Request,
     have: Have,
     _: Reader,
-    after: Annotated[int | Absent, Query(ge=0, le=MAX_ID)] = None,
-    last_event_id: Annotated[int | Absent, Header(ge=0, le=MAX_ID)] = None,
+    after: EventId | Absent = None,
+    last_event_id: Annotated[EventId | Absent, Header()] = None,
 ) -> StreamingResponse:
     """Server-sent events as they happen, from now on, or after `Last-Event-ID` (or `after`).
 

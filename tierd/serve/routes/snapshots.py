@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from pydantic import Field
 
 from tierd.errors import NotFound
 from tierd.model.placement import Residency
@@ -27,7 +28,7 @@ def snapshots(
     residency: Residency | Absent = None,
     sort: Sort = Sort.NAME,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[str | Absent, Query(max_length=2000)] = None,
+    cursor: Annotated[str, Field(max_length=2000)] | Absent = None,
 ) -> out.SnapshotsOut:
     """Snapshots, at most a second old. `size` lists the largest first, `accessed` the one used last first."""
     if dataset is not None and all(d.name != dataset for d in have.config.datasets):

@@ -6,6 +6,7 @@ import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from tierd.model.transfer import TransferId
@@ -26,7 +27,7 @@ def transfers(
     _: Reader,
     live: bool = False,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: Annotated[int | Absent, Query(ge=1, le=MAX_ID)] = None,
+    before: Annotated[int, Field(ge=1, le=MAX_ID)] | Absent = None,
 ) -> out.TransfersOut:
     """Transfers, the newest first; `before` continues after the last id of a page."""
     found = have.catalog.transfers(live_only=live, limit=limit, before_id=before)

@@ -14,7 +14,7 @@
   const refresh = async () => {
     if (document.hidden) return;
     try {
-      const answer = await fetch("/page", { signal: AbortSignal.timeout(10000) });
+      const answer = await fetch(new URL("/page", location.origin), { signal: AbortSignal.timeout(10000) });
       if (!answer.ok) throw new Error(String(answer.status));
       const selected = getSelection();
       // Somebody is marking text to copy it: do not take it away.

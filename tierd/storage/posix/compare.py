@@ -3,7 +3,7 @@
 Jobs (tuples), an expectation being the first 13 fields of a manifest entry and the number of names it must have:
     ("entries", directory path, [expectation…])
     ("large", expectation, chunk digests)
-The answer: ([(inode, ctime_ns, path)…] of what is equal, [(path, what differs)…]).
+The answer: ([(inode, ctime_ns, path)…] of what is equal, [(is a directory, path, what differs)…]).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class CompareWorker:
 
     def handle(self, job: Job) -> Answer:
         self._stamps: list[tuple[int, int, bytes]] = []
-        self._bad: list[tuple[bytes, str]] = []
+        self._bad: list[tuple[bool, bytes, str]] = []
         if job[0] == "entries":
             self._entries(job[1], job[2])
         else:
@@ -63,7 +63,7 @@ class CompareWorker:
         except OSError as error:
             if error.errno not in _GONE:
                 raise translate(error, show(directory)) from error
-            self._bad += [(e[0], "its directory is missing") for e in expected]
+            self._bad += [(e[1] == "d", e[0], "its directory is missing") for e in expected]
             return
         opened: list[tuple[Expected, int, os.stat_result]] = []
         try:
@@ -98,7 +98,7 @@ class CompareWorker:
         except OSError as error:
             if error.errno not in (*_GONE, *_UNREADABLE, errno.ENXIO):
                 raise translate(error, show(entry[0])) from error
-            self._bad.append((entry[0], f"it cannot be opened ({error.strerror})"))
+            self._bad.append((entry[1] == "d", entry[0], f"it cannot be opened ({error.strerror})"))
             return -1
 
     def _file(self, entry: Expected, fd: int, st: os.stat_result) -> None:
@@ -135,7 +135,7 @@ class CompareWorker:
         except OSError as error:
             if error.errno not in (*_GONE, *_UNREADABLE):
                 raise translate(error, show(entry[0])) from error
-            self._bad.append((entry[0], f"it is missing ({error.strerror})"))
+            self._bad.append((entry[1] == "d", entry[0], f"it is missing ({error.strerror})"))
             return
         self._note(entry, st, wrong)
 
@@ -143,7 +143,7 @@ class CompareWorker:
         if wrong is None:
             self._stamps.append((st.st_ino, st.st_ctime_ns, entry[0]))
         else:
-            self._bad.append((entry[0], wrong))
+            self._bad.append((entry[1] == "d", entry[0], wrong))
 
     # -- large files -----------------------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class CompareWorker:
         except OSError as error:
             if error.errno not in _GONE:
                 raise translate(error, show(directory)) from error
-            self._bad.append((entry[0], "its directory is missing"))
+            self._bad.append((entry[1] == "d", entry[0], "its directory is missing"))
             return
         try:
             fd = self._open(at, entry)

@@ -29,7 +29,7 @@ from tierd.storage.posix.copyfile import Places
 from tierd.storage.posix.copyworker import CopyWorker, Stamp
 from tierd.storage.posix.crew import Answer, Crew, Job
 from tierd.storage.posix.limits import Board
-from tierd.storage.posix.metadata import forget_default_acl, read_xattrs, write_refused, write_xattrs
+from tierd.storage.posix.metadata import forget_acls, read_xattrs, write_refused, write_xattrs
 from tierd.storage.posix.trash import delete_tree
 
 _BATCH = 128
@@ -272,15 +272,16 @@ class _Copy:
         for names in scan(self.places.tree):
             self.control.checkpoint()
             prefix = names.path + b"/" if names.path else b""
+            strangers: list[tuple[int, bytes, str]] = []
             for at in range(0, len(names.entries), 500):
                 part = names.entries[at : at + 500]
                 known = self.manifest.find_all([prefix + name for _, name, _ in part])
-                for _, name, _ in part:
-                    if prefix + name in known:
-                        continue
-                    serial += 1
-                    with translated(show(prefix + name)):
-                        os.rename(name, b"s%d" % serial, src_dir_fd=names.fd, dst_dir_fd=self.places.dropped)
+                strangers += [entry for entry in part if prefix + entry[1] not in known]
+            for entry in strangers:
+                serial += 1
+                with translated(show(prefix + entry[1])):
+                    os.rename(entry[1], b"s%d" % serial, src_dir_fd=names.fd, dst_dir_fd=self.places.dropped)
+                names.entries.remove(entry)  # so that the walk does not enter it
         self._empty_dropped()
 
     def _empty_dropped(self) -> None:
@@ -313,7 +314,7 @@ def _known_stamp(entry: Entry) -> Stamp:
 def _make_private(fd: int) -> None:
     """A directory of the copy while it is filled: nobody else enters, nothing is inherited."""
     os.fchmod(fd, 0o700)
-    forget_default_acl(fd)
+    forget_acls(fd)
 
 
 def _journal(path: Path) -> tuple[Manifest, bool]:

@@ -267,22 +267,22 @@ class EntryCopier:
         target = None
         try:
             st = os.stat(name, dir_fd=source, follow_symlinks=False)
-            if stat.S_ISLNK(st.st_mode):
+            kind = entry_type(st)
+            if kind is None:
+                raise Unsupported(
+                    f"{show(full)} is a socket, which cannot be copied",
+                    hint="Remove it from the snapshot; a socket is of use only while its program runs.",
+                )
+            if st.st_nlink > 1 and group is None:
+                return st
+            if kind == "l":
                 target = os.readlink(name, dir_fd=source)
             xattrs = read_xattrs(beside(source, name))
             after = os.stat(name, dir_fd=source, follow_symlinks=False)
         except OSError as error:
             raise translate(error, show(full)) from error
-        kind = entry_type(st)
-        if kind is None:
-            raise Unsupported(
-                f"{show(full)} is a socket, which cannot be copied",
-                hint="Remove it from the snapshot; a socket is of use only while its program runs.",
-            )
         if st.st_ino != inode or after.st_ctime_ns != st.st_ctime_ns or kind == "f":
             raise SourceChanged(f"{show(full)} was replaced while the tree was read")
-        if st.st_nlink > 1 and group is None:
-            return st
         try:
             self.clear(name)
             if target is not None:

@@ -227,11 +227,12 @@ class Crew:
             for peer in list(waiting):
                 messages, is_gone = peer.receive()
                 for status, content in messages:
+                    peer.outstanding -= 1
                     if status == _ANSWER:
                         on_answer(content)
                     else:
                         is_gone = True  # it has stopped: what it had waiting is not begun
-                if is_gone:
+                if is_gone or not peer.outstanding:
                     waiting.remove(peer)
             if waiting:
                 time.sleep(0.005)

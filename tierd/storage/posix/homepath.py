@@ -126,6 +126,7 @@ class HomePath:
             if came.kind is not Kind.DIRECTORY or came.inode != expected_inode:
                 rename_exchange(aside, slot, parent, name)
                 raise SourceChanged(f"{show(self.path)} was replaced while it was being switched")
+            _restore_mtime(aside, slot, owner)
             _sync(parent, aside)
 
     def lead_home(self, *, expected_inode: int, known_targets: Collection[bytes]) -> None:
@@ -151,11 +152,13 @@ class HomePath:
                 raise SourceChanged(f"{show(self.path)} is a link that tierd did not make")
             if beside.kind is not Kind.DIRECTORY or beside.inode != expected_inode:
                 raise SourceGone(f"the tree of {show(self.path)} is not in its slot {show(self.slot)}")
+            tree = os.stat(slot, dir_fd=aside, follow_symlinks=False)
             rename_exchange(aside, slot, parent, name)
             came = _occupant(aside, slot)
             if came.kind is not Kind.LINK or came.target not in known_targets:
                 rename_exchange(aside, slot, parent, name)
                 raise SourceChanged(f"{show(self.path)} was replaced while it was being switched")
+            _restore_mtime(parent, name, tree)
             _sync(parent, aside)
             os.unlink(slot, dir_fd=aside)
 
@@ -211,6 +214,21 @@ def _make_link(aside: int, name: bytes, target: bytes, *, like: os.stat_result |
         # The owner of the tree must be able to rename or remove what is at the path, as before.
         with contextlib.suppress(PermissionError):
             os.chown(name, like.st_uid, like.st_gid, dir_fd=aside, follow_symlinks=False)
+
+
+def _restore_mtime(parent: int, name: bytes, before: os.stat_result) -> None:
+    """An exchange is no change of the tree, but xfs sets the mtime of a directory that takes part in one.
+
+    Should somebody add an entry in this instant, the proof after the switch finds the entry itself.
+    """
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        now = os.fstat(fd)
+        if now.st_ino == before.st_ino and now.st_mtime_ns != before.st_mtime_ns:
+            os.utime(fd, ns=(now.st_atime_ns, before.st_mtime_ns))
+            os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _sync(*fds: int) -> None:

@@ -17,7 +17,8 @@ Target = int | bytes
 """An open descriptor, or a path whose last component is not followed."""
 
 _NAME, _VALUE = struct.Struct("<H"), struct.Struct("<I")
-_DEFAULT_ACL = b"system.posix_acl_default"
+_SMALL_VALUE = 512
+_ACLS = (b"system.posix_acl_default", b"system.posix_acl_access")
 # xfs lists its ACLs twice; btrfs.* are properties of one file system, not of the file.
 _SKIPPED = ("trusted.SGI_ACL_", "btrfs.")
 
@@ -70,16 +71,23 @@ def write_xattrs(target: Target, packed: bytes | None, *, is_new: bool = True) -
             if name not in wanted:
                 os.removexattr(target, name, follow_symlinks=follow)
     for name, value in wanted.items():
-        os.setxattr(target, name, value, follow_symlinks=follow)
-
-
-def forget_default_acl(dir_fd: int) -> None:
-    """Remove a directory's default ACL: what is made inside must not inherit one."""
-    try:
-        os.removexattr(dir_fd, _DEFAULT_ACL)
-    except OSError as error:
-        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+        try:
+            os.setxattr(target, name, value, follow_symlinks=follow)
+        except OSError as error:
+            if error.errno == errno.ENOSPC and len(value) > _SMALL_VALUE and os.statvfs(target).f_bavail:
+                # ext4 keeps attributes in one block, and calls it "no space" when that is not enough
+                raise OSError(errno.EOPNOTSUPP, f"its attribute {os.fsdecode(name)} is too large") from error
             raise
+
+
+def forget_acls(dir_fd: int) -> None:
+    """Remove a directory's ACLs: what it inherited from above, and what would be inherited inside."""
+    for name in _ACLS:
+        try:
+            os.removexattr(dir_fd, name)
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+                raise
 
 
 def write_refused(error: OSError, subject: str) -> TierdError:

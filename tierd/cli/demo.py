@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import click
 
 from tierd.cli import progress, terminal
+from tierd.cli.leaving import ends_on_sigterm
 from tierd.cli.terminal import Cell, line, table
 from tierd.errors import TierdError
 from tierd.model.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from tierd.cli.demo_world import DemoWorld
-    from tierd.client import Snapshot
+    from tierd.client import Progress, Snapshot
 
 _COLD = ("library/v1", "library/v2")
 _WARMED = "library/v2"
@@ -45,9 +46,8 @@ def demo(once: bool) -> None:
     """
     from tierd.cli.demo_world import demo_world
 
-    # An orderly end on SIGTERM too: the daemon is stopped and the files are removed.
-    signal.signal(signal.SIGTERM, lambda number, _: (_ for _ in ()).throw(SystemExit(128 + number)))
-    with tempfile.TemporaryDirectory(prefix="tierd-demo-") as directory:
+    # Also when it is asked to end: the daemon is stopped and the files are removed.
+    with ends_on_sigterm(), tempfile.TemporaryDirectory(prefix="tierd-demo-") as directory:
         _say("Making a flash and an HDD out of two directories, and three snapshots of real files ...")
         with demo_world(Path(directory)) as world:
             _tell(world)
@@ -83,30 +83,39 @@ def _tell(world: DemoWorld) -> None:
         _compare_metrics(metrics, _metrics(world))
 
         _title(next(titles), f"Why it stays:  tierd explain {_WARMED}")
-        line(world.tierd.explain(_WARMED).summary)
+        _explain(world)
 
 
 def _warm(world: DemoWorld) -> None:
-    began = time.monotonic()
+    began, first_eta = time.monotonic(), ""
     with progress.shown() as tell:
+
+        def tell_and_note(seen: Progress) -> None:
+            nonlocal first_eta
+            if not first_eta and seen.eta_s is not None:
+                first_eta = f"{format_duration(max(1, round(seen.eta_s)))}, told after {time.monotonic() - began:.1f}s"
+            tell(seen)
+
         handle = world.tierd.warm(_WARMED, lease="10m", holder="the demo's job", wait=False)
-        eta_s = None if handle.answer is None else handle.answer.eta_s
-        line(
-            "answer   ",
-            handle.reason,
-            "" if eta_s is None else f"; ready in about {format_duration(max(1, round(eta_s)))}",
-        )
-        receipt = handle.wait(on_progress=tell, poll_s=0.2)
+        line("answer   ", handle.reason)
+        receipt = handle.wait(on_progress=tell_and_note, poll_s=0.2)
     handle.keep()
     if receipt is None:
         raise TierdError(f"{_WARMED} has no receipt")
+    line("ETA      ", first_eta or "none: it was there too soon")
     line("took     ", f"{time.monotonic() - began:.1f}s")
     line("path     ", receipt.path)
-    line(
-        "receipt  ",
-        f"{receipt.entries} entries, {format_size(receipt.size_bytes)}, {receipt.resident_ratio:.0%} on {receipt.tier}",
-    )
+    amount = f"{receipt.entries} entries, {format_size(receipt.size_bytes)}"
+    line("receipt  ", f"{amount}, {receipt.resident_ratio:.0%} on {receipt.tier}")
     line("content  ", receipt.content_id or "")
+
+
+def _explain(world: DemoWorld) -> None:
+    explained = world.tierd.explain(_WARMED)
+    line(explained.summary)
+    for finding in explained.findings:
+        if not finding.holds:
+            line(Cell("no  ", "yellow"), f"{finding.rule}: {finding.detail}")
 
 
 def _until(world: DemoWorld, is_done: Callable[[], bool]) -> None:

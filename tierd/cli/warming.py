@@ -18,6 +18,7 @@ import click
 
 from tierd.cli import progress
 from tierd.cli.holding import calling_process, describe
+from tierd.cli.leaving import BY_SIGNAL, ends_on_sigterm
 from tierd.cli.options import DURATION, Ask, ref_argument, remote
 from tierd.cli.terminal import escape, say
 from tierd.model.units import format_duration
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from tierd.client import Warm
 
 PATH_VARIABLE = "TIERD_PATH"
-_CANNOT_RUN, _NOT_FOUND, _BY_SIGNAL = 126, 127, 128
+_CANNOT_RUN, _NOT_FOUND = 126, 127
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ def warm(ask: Ask, /, command: tuple[str, ...], run: bool, **wish: Any) -> None:
     if command and not run:
         raise click.UsageError("a command is run only with --exec")
     wanted = _Wish(**{**wish, "wait": run or wish["wait"]})
-    with _ends_on_sigterm():
+    with ends_on_sigterm():
         handle = _warmed(ask, wanted)
         if run:
             with handle as path:
@@ -153,7 +154,7 @@ def _run(command: Sequence[str], path: Path) -> int:
         return _CANNOT_RUN
     with _forwarded_to(child):
         code = child.wait()
-    return code if code >= 0 else _BY_SIGNAL - code
+    return code if code >= 0 else BY_SIGNAL - code
 
 
 @contextmanager
@@ -173,17 +174,3 @@ def _forwarded_to(child: subprocess.Popen[bytes]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _ends_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the command in an orderly way, so that the lease is given back."""
-
-    def leave(number: int, _: FrameType | None) -> None:
-        raise SystemExit(_BY_SIGNAL + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -22,18 +22,17 @@ import stat
 from collections.abc import Collection
 from pathlib import Path
 
-from tierd.storage.control import Control
-from tierd.storage.manifest import Manifest, Side, delete_manifest
-from tierd.storage.posix.copy import CopyOptions, copy_tree
-from tierd.storage.posix.verify import verify_copy
-
 from tierd.errors import Corrupt, Denied, SourceGone, StorageError
 from tierd.fs.linux import rename_exchange, rename_noreplace
 from tierd.fs.walk import open_root, show, translate, translated
 from tierd.storage.base import CopyLimits, Published, Site
+from tierd.storage.control import Control
+from tierd.storage.manifest import Manifest, Side, delete_manifest
+from tierd.storage.posix.copy import CopyOptions, copy_tree
 from tierd.storage.posix.homepath import HomePath, Kind
 from tierd.storage.posix.identity import PRIVATE, check_identity, fsync_directory
 from tierd.storage.posix.trash import delete_tree
+from tierd.storage.posix.verify import verify_copy
 
 TREE, MANIFEST = "tree", "manifest.db"
 _PLACES = ("staging", "aside", "manifests", "trash")
@@ -219,7 +218,7 @@ class PosixStorage:
         path = self._manifest_path(site)
         part = path.with_suffix(".part")
         with translated(str(part)):
-            part.unlink(missing_ok=True)
+            delete_manifest(part)
             copy = manifest.copy_to(part)
             copy.set_meta({"side": side})
             copy.close()

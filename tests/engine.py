@@ -6,6 +6,8 @@ import hashlib
 import os
 import stat
 import subprocess
+import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +144,28 @@ def assert_equal_trees(a: Path, b: Path) -> None:
     left, right = describe(a), describe(b)
     differences = {key: (left.get(key), right.get(key)) for key in left | right if left.get(key) != right.get(key)}
     assert not differences, differences
+
+
+def as_nobody(work: Callable[[Path], None]) -> None:
+    """Run in a process without privileges, in a directory of its own that belongs to nobody; its failure is ours."""
+    nobody = 65534
+    with tempfile.TemporaryDirectory() as made:
+        base = Path(made)
+        os.chown(base, nobody, nobody)
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                os.setgroups([])
+                os.setgid(nobody)
+                os.setuid(nobody)
+                work(base)
+                status = 0
+            finally:
+                if status:
+                    traceback.print_exc()
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def apparent_bytes(root: Path) -> int:

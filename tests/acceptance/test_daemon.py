@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -260,3 +261,43 @@ def test_rubbish_to_the_api_gets_clear_answers(daemon: DaemonProcess) -> None:
         assert "Traceback" not in response.text
         assert {"title", "status", "code", "detail"} <= response.json().keys()
     assert daemon.get("/healthz").status_code == 200
+
+
+def test_systemd_is_told_ready_alive_reloading_and_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    channel.bind(str(tmp_path / "notify"))
+    channel.settimeout(60)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+
+    def until(word: str) -> list[str]:
+        heard = []
+        while not heard or word not in heard[-1]:
+            heard.append(channel.recv(4096).decode())
+        return heard
+
+    daemon = DaemonProcess(tmp_path)
+    daemon.start()
+    assert daemon.process is not None
+    until("READY=1")
+    until("WATCHDOG=1")
+    daemon.process.send_signal(signal.SIGHUP)
+    heard = until("RELOADING=1") + until("READY=1")
+    assert not any("STOPPING" in message for message in heard)  # systemd would wait for an end that does not come
+    daemon.process.send_signal(signal.SIGTERM)
+    until("STOPPING=1")
+    assert daemon.process.wait(30) == 0
+    channel.close()
+
+
+def test_a_warmed_snapshot_is_not_taken_for_a_changed_one(daemon: DaemonProcess) -> None:
+    _fill(daemon.dataset / "v1", files=5)
+    daemon.start()
+    daemon.wait_for_residency("ds/v1", "resident")
+    daemon.wait_until(lambda: daemon.snapshot("ds/v1")["is_settled"], "settled")
+    changed_at = daemon.snapshot("ds/v1")["changed_at"]
+    daemon.wait_for_transfer(daemon.post("/v1/snapshots/ds/v1/release").json()["id"])
+    assert daemon.cli("warm", "ds/v1", "--wait").returncode == 0
+    daemon.stop()
+    daemon.start()  # measures everything again
+    assert daemon.snapshot("ds/v1")["changed_at"] == changed_at
+    assert daemon.snapshot("ds/v1")["residency"] == "premigrated"

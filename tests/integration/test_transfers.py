@@ -47,6 +47,12 @@ def test_a_premigrated_snapshot_stays_where_it_is_and_has_a_plain_copy(world: Wo
     assert world.litter() == []
 
 
+def test_a_finished_transfer_tells_how_much_it_copied(world: World) -> None:
+    snapshot = world.make(files=7, size=5000)
+    transfer = world.migrate(snapshot)
+    assert (transfer.bytes_done, transfer.files_done) == (35_000, 7)
+
+
 def test_a_released_snapshot_is_read_from_the_cold_tier_at_the_same_path(world: World) -> None:
     snapshot = world.make()
     before = digest_tree(snapshot.path)
@@ -158,7 +164,7 @@ def test_a_lease_granted_at_the_last_moment_brings_the_flash_copy_back(world: Wo
     granted = []
 
     def grant(message: object) -> None:
-        if getattr(message, "step", "") == "proven":
+        if getattr(message, "step", "") == "let go":
             assert snapshot.path.is_symlink()
             granted.append(
                 world.catalog.grant_lease(
@@ -211,7 +217,7 @@ def test_a_file_opened_for_writing_between_verify_and_exchange_is_not_lost(world
     opened = []
 
     def open_late(message: object) -> None:
-        if getattr(message, "step", "") == "switch" and not opened:
+        if getattr(message, "step", "") == "switch the path" and not opened:
             opened.append(_opener(snapshot.path / "f0", "write"))
 
     world.attempts.hook = staticmethod(open_late)
@@ -227,7 +233,7 @@ def test_a_write_between_proof_and_exchange_is_found_and_kept(world: World) -> N
     written = []
 
     def write_late(message: object) -> None:
-        if getattr(message, "step", "") == "switch" and not written:
+        if getattr(message, "step", "") == "switch the path" and not written:
             (snapshot.path / "f0").write_bytes(b"the newest bytes")
             written.append(True)
 
@@ -262,7 +268,7 @@ def test_a_path_replaced_by_its_owner_is_never_touched(world: World) -> None:
     before = digest_tree(snapshot.path)
 
     def replace(message: object) -> None:
-        if getattr(message, "step", "") == "switch" and not (world.data / "mine").exists():
+        if getattr(message, "step", "") == "switch the path" and not (world.data / "mine").exists():
             snapshot.path.rename(world.data / "mine")
             snapshot.path.mkdir()
             (snapshot.path / "other").write_bytes(b"another tree")

@@ -1,7 +1,8 @@
 """The command line: one module per group of verbs. What is heavy is imported inside the verb that needs it.
 
 program: the verbs together, errors and exit codes · options: what verbs have in common · terminal, progress: what
-people see · looking, reasons, moving, holding, warming, running, demo: the verbs.
+people see · leaving, logs: how it ends, how the daemon speaks · looking, reasons, moving, holding, warming, running,
+demo: the verbs.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ class Notifier:
         self._send("READY=1")
 
     def reloading(self) -> None:
+        """Not READY for a moment; unlike `stopping` it leaves the service active."""
         self._send("RELOADING=1")
 
     def stopping(self) -> None:

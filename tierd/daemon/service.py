@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 _TICK_S = 1.0
 _STALE_LOOP_S = 60.0
 _WORKER_STOP_S = 7.0
+_DAY_S = 86_400.0
+_HISTORY = timedelta(days=400)
+"""Events older than this are forgotten: a year can be compared with the one before."""
 _CLOCK_JUMP = timedelta(seconds=5)
 
 
@@ -64,6 +67,7 @@ class Daemon:
         """Set when `run` returned because a new configuration was accepted."""
         self._beat = time.monotonic()
         self._decide_at = 0.0
+        self._prune_at = 0.0
         self._last_now = now_utc()
 
     # -- life ------------------------------------------------------------------------------------------
@@ -92,7 +96,10 @@ class Daemon:
         log.info("tierd %s started, database %s", __version__, self.config.database)
 
     def _shut_down(self) -> None:
-        self._notifier.stopping()
+        if self.next_config is None:
+            self._notifier.stopping()
+        else:
+            self._notifier.reloading()
         self.server.stop()
         self.mover.stop(_WORKER_STOP_S)
         self.observer.stop()
@@ -135,6 +142,7 @@ class Daemon:
             if self.observer.is_ready:
                 self._decide()
                 self.mover.tick()
+            self._prune()
         except TierdError as error:  # one bad round must not end the daemon; the next one tries again
             log.error("control loop: %s", error)
         live = self.mover.running
@@ -148,6 +156,11 @@ class Daemon:
         view = self.catalog.view(self.config.tiers, self.config.datasets, self.tiers.usage(), now=now)
         for step in plan(view, now).steps:
             self._order(step, now)
+
+    def _prune(self) -> None:
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + _DAY_S
+            self.catalog.prune_events(before=now_utc() - _HISTORY)
 
     def _order(self, step: Step, now: datetime) -> None:
         snapshot = self.catalog.snapshot_by_id(step.snapshot_id)

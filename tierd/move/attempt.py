@@ -54,6 +54,7 @@ class Attempt:
         self.files_done = 0
         self.step = "starting"
         self.copied_bytes = 0
+        self.copied_files = 0
         self.copy_seconds = 0.0
         self._catalog = catalog
         self._clock = clock
@@ -121,6 +122,8 @@ class Attempt:
         transfer = self.job.transfer
         match message:
             case Advance():
+                if message.expected is TransferState.COPYING:
+                    self._catalog.set_progress(transfer.id, self.copied_bytes, self.copied_files)
                 self._catalog.advance(
                     transfer.id,
                     message.expected,
@@ -156,7 +159,7 @@ class Attempt:
         if report.step.startswith("copy"):
             if len(self._samples) > 1:
                 self.copy_seconds += at - self._samples[-2][0]
-            self.copied_bytes = report.bytes_done
+            self.copied_bytes, self.copied_files = report.bytes_done, report.files_done
             if at - self._saved_at > _SAVE_INTERVAL_S:
                 self._saved_at = at
                 self._catalog.set_progress(self.job.transfer.id, report.bytes_done, report.files_done)

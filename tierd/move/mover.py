@@ -75,6 +75,7 @@ class Mover:
         self._quiet: list[tuple[datetime, SnapshotId]] = []
         self._is_stopping = False
         self.rates = Rates()
+        self.rates.remember(catalog.transfers(limit=100))
 
     # -- control loop --------------------------------------------------------------------------------
 

@@ -211,7 +211,7 @@ class Carrier:
                 raise
             self._let_go()
         self.control.deafen()
-        self.control.checkpoint("trash")
+        self.control.checkpoint("let go: trash")
         with contextlib.suppress(SourceGone):  # it is in the trash already, or deleted
             self.source.to_trash(self.job.transfer.key, here.site)
         self.control.checkpoint("delete")
@@ -227,14 +227,14 @@ class Carrier:
         if mine is None or other is None:
             raise SourceChanged("a manifest is missing; the snapshot will be copied anew")
         with contextlib.closing(mine), contextlib.closing(other):
-            self.control.checkpoint("prove both")
+            self.control.checkpoint("check both copies")
             if other.content_id() != mine.content_id():
                 raise SourceChanged("the cold copy is of another version; the snapshot will be copied anew")
             self._prove(self.destination, there, other, leases=None)
             self._prove(self.source, here, mine, leases="all")
-            self.control.checkpoint("switch")
+            self.control.checkpoint("switch the path")
             self._lead_to(there)
-            self.control.checkpoint("switched")
+            self.control.checkpoint("check again")
             deadline = time.monotonic() + self.job.settings.release_wait_s
             while True:
                 try:
@@ -245,7 +245,7 @@ class Carrier:
                         raise
                     self.control.checkpoint()
                     time.sleep(_POLL_S)
-            self.control.checkpoint("proven")
+            self.control.checkpoint("let go")
 
     def _let_go(self) -> None:
         try:
@@ -304,9 +304,9 @@ class Carrier:
             raise SourceChanged("the manifest of the cold copy is missing; it will be copied anew")
         with contextlib.closing(known):
             try:
-                self.control.checkpoint("switch")
+                self.control.checkpoint("switch the path")
                 self._lead_to(there)
-                self.control.checkpoint("switched")
+                self.control.checkpoint("check again")
                 self._prove(self.source, here, known, leases="writers")
             except TierdError:
                 self._lead_to(here)

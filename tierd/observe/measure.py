@@ -93,7 +93,8 @@ class _Sums:
 
     def add(self, listing: Listing) -> None:
         if listing.is_first and not listing.path:
-            self._change(listing.stat)
+            # The root's own ctime is not looked at: renaming the snapshot, or tierd switching its path, sets it.
+            self.change_ns = min(listing.stat.st_mtime_ns, listing.stat.st_ctime_ns)
         for name, st in listing.entries:
             self.entries += 1
             self._change(st)

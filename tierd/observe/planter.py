@@ -231,7 +231,8 @@ class Planter:
             root = open_root(os.fsencode(tree.watch.path))
         except TierdError:
             with self._changed:
-                if tree.root_wd >= 0:  # it was there: unmounted, or moved together with a directory above it
+                # It was there, and no event of its own told that it went: moved together with a directory above it.
+                if tree.root_wd >= 0 and not tree.is_displaced:
                     tree.lose_sight()
                 tree.is_missing = True
             return True

@@ -280,6 +280,8 @@ class _Copy:
             for entry in strangers:
                 serial += 1
                 with translated(show(prefix + entry[1])):
+                    if entry[2] == "d" and os.geteuid() != 0:  # to move a directory is to write its ".."
+                        os.chmod(entry[1], 0o700, dir_fd=names.fd)
                     os.rename(entry[1], b"s%d" % serial, src_dir_fd=names.fd, dst_dir_fd=self.places.dropped)
                 names.entries.remove(entry)  # so that the walk does not enter it
         self._empty_dropped()

@@ -246,6 +246,8 @@ class EntryCopier:
         except (IsADirectoryError, PermissionError):
             self._dropped += 1
             aside = b"%d-%d" % (os.getpid(), self._dropped)
+            if self._ids[0] != 0:  # to move a directory is to write its ".."
+                os.chmod(name, 0o700, dir_fd=self.destination)
             os.rename(name, aside, src_dir_fd=self.destination, dst_dir_fd=self._places.dropped)
 
     def _keep(self, target: int, st: os.stat_result, xattrs: bytes | None, *, created_mode: int | None) -> None:

@@ -10,7 +10,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 
@@ -48,17 +48,22 @@ def now_utc() -> datetime:
 class Daemon:
     """All parts of a running tierd. `run` returns when a signal or `stop` asks for it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, clock: Callable[[], datetime] = now_utc) -> None:
         self.config = config
+        self.clock = clock
         self.catalog = Catalog.open(config.database)
         self.catalog.configure(config.tiers, config.datasets)
-        self.tiers = Tiers(config.tiers, self.catalog, now_utc, self._known_bytes)
-        self.tracker = choose(config.observe, clock=now_utc)
+        self.tiers = Tiers(config.tiers, self.catalog, self.clock, self._known_bytes)
+        self.tracker = choose(config.observe, clock=self.clock)
         self.observer = Observer(
-            config, self.catalog, self.tracker, now_utc, is_online=self.tiers.is_online, on_change=self.wake
+            config, self.catalog, self.tracker, self.clock, is_online=self.tiers.is_online, on_change=self.wake
         )
-        self.mover = Mover(config, self.catalog, now_utc, self.tiers.usage, self.observer, on_end=self._transfer_ended)
-        self.server = ApiServer(create_app(config=config, catalog=self.catalog, ports=self, clock=now_utc), config.api)
+        self.mover = Mover(
+            config, self.catalog, self.clock, self.tiers.usage, self.observer, on_end=self._transfer_ended
+        )
+        self.server = ApiServer(
+            create_app(config=config, catalog=self.catalog, ports=self, clock=self.clock), config.api
+        )
         self._notifier = Notifier()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -68,7 +73,7 @@ class Daemon:
         self._beat = time.monotonic()
         self._decide_at = 0.0
         self._prune_at = 0.0
-        self._last_now = now_utc()
+        self._last_now = self.clock()
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -87,7 +92,7 @@ class Daemon:
 
     def _start(self) -> None:
         self._note_clock()
-        self.catalog.add_event("daemon.started", now=now_utc(), message=f"tierd {__version__} started")
+        self.catalog.add_event("daemon.started", now=self.clock(), message=f"tierd {__version__} started")
         self.tiers.look()
         self.tiers.sweep(self.mover.live_keys())
         self.server.start()
@@ -103,7 +108,7 @@ class Daemon:
         self.server.stop()
         self.mover.stop(_WORKER_STOP_S)
         self.observer.stop()
-        self.catalog.add_event("daemon.stopped", now=now_utc(), message="stopped; transfers go on at the next start")
+        self.catalog.add_event("daemon.stopped", now=self.clock(), message="stopped; transfers go on at the next start")
         self.catalog.close()
         log.info("stopped")
 
@@ -137,7 +142,7 @@ class Daemon:
         try:
             self._note_clock()
             self.tiers.look()
-            for lease in self.catalog.expire_leases(now_utc()):
+            for lease in self.catalog.expire_leases(self.clock()):
                 log.info("lease %s of %s expired", lease.id, lease.holder)
             if self.observer.is_ready:
                 self._decide()
@@ -152,7 +157,7 @@ class Daemon:
         if time.monotonic() < self._decide_at:
             return
         self._decide_at = time.monotonic() + self.config.decide_interval_s
-        now = now_utc()
+        now = self.clock()
         view = self.catalog.view(self.config.tiers, self.config.datasets, self.tiers.usage(), now=now)
         for step in plan(view, now).steps:
             self._order(step, now)
@@ -160,7 +165,7 @@ class Daemon:
     def _prune(self) -> None:
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + _DAY_S
-            self.catalog.prune_events(before=now_utc() - _HISTORY)
+            self.catalog.prune_events(before=self.clock() - _HISTORY)
 
     def _order(self, step: Step, now: datetime) -> None:
         snapshot = self.catalog.snapshot_by_id(step.snapshot_id)
@@ -182,7 +187,7 @@ class Daemon:
 
     def _note_clock(self) -> None:
         """Times that lie in the future would keep snapshots unsettled or cold for as long as the clock jumped."""
-        now = now_utc()
+        now = self.clock()
         if now < self._last_now - _CLOCK_JUMP:
             log.warning("the clock jumped back by %s", self._last_now - now)
             self.catalog.reanchor_clock(now=now)

@@ -1,4 +1,9 @@
-"""Deciding: pure functions of what is known and the time. The daemon, `plan` and `explain` run the same code."""
+"""What should move, why, and whether a warm can be granted: pure functions of a view and a moment.
+
+scene: what is the same for every snapshot · eligibility: the one list of checks · room: what fits where ·
+victims: who leaves to make room · planner, explain, admission: the three answers made of these.
+Knows no file, no database and no clock.
+"""
 
 from tierd.decide.admission import admit
 from tierd.decide.explain import explain

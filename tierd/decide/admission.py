@@ -1,17 +1,22 @@
-"""Whether a warm can be granted: answered at once, from what is known now."""
+"""Admission: whether a warm can be granted now, and who has to leave flash for it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from tierd.decide.eligibility import obstacle
-from tierd.decide.planner import cold_tier, coldest_first
-from tierd.decide.room import Ledger, ledgers, occupies
+from tierd.decide import room as rooms
+from tierd.decide.eligibility import GUARDS, first_unmet, transfer_in_words
+from tierd.decide.planner import PRIORITY_ROOM
+from tierd.decide.room import Amount, Room
+from tierd.decide.scene import Case, Scene
+from tierd.decide.victims import Release, Victims
+from tierd.decide.wording import at, counted, listed
 from tierd.errors import NotFound
 from tierd.model.dataset import SnapshotRef
-from tierd.model.plan import Action, Admission, SnapshotView, Step, View, WarmAnswer
+from tierd.model.plan import Admission, View, WarmAnswer
 from tierd.model.tier import TierName
-from tierd.model.transfer import TransferKind, TransferState
+from tierd.model.transfer import TransferKind
 from tierd.model.units import format_size
 
 
@@ -24,91 +29,144 @@ def admit(view: View, ref: SnapshotRef, now: datetime) -> Admission:
     s = view.find(ref)
     if s is None:
         raise NotFound(f"there is no snapshot {ref}", hint="`tierd ls` lists what there is.")
-    flash = view.flash_tier.name
-    books = ledgers(view)
-    book = books[flash]
-    if s.live is not None and s.live.kind is TransferKind.RECALL:
+    scene = Scene(view, now)
+    case = scene.case(s)
+    flash = scene.flash.name
+    if not scene.is_online(flash):
+        return _refused(case, scene.offline(flash))
+    if case.flash is not None:
+        return Admission(answer=WarmAnswer.READY, reason=_why_ready(case))
+    live = s.live
+    if live is not None and live.kind is TransferKind.RECALL:
         return Admission(
             answer=WarmAnswer.ACCEPTED,
-            reason=f"joins transfer {s.live.id}, which is {s.live.state}",
-            needs_bytes=max(0, s.live.bytes_total - s.live.bytes_done),
-            source=s.live.source,
+            reason=f"joins what is under way: {transfer_in_words(live)}",
+            needs_bytes=max(0, live.bytes_total - live.bytes_done),
+            source=live.source,
         )
-    if s.on(flash) is not None and book.is_online:
-        if s.live is not None and s.live.state is TransferState.RELEASING:
-            return Admission(
-                answer=WarmAnswer.ACCEPTED, reason=f"transfer {s.live.id} is releasing it; the release is stopped first"
-            )
-        return Admission(answer=WarmAnswer.READY, reason=f"it is on {flash}")
-    return _from_below(s, view, books, book, now)
-
-
-def _from_below(s: SnapshotView, view: View, books: dict[TierName, Ledger], book: Ledger, now: datetime) -> Admission:
-    flash, size = book.tier.name, s.snapshot.size_bytes
-    if not book.is_online:
-        return _refused(size, f"tier {flash} is offline")
-    source = cold_tier(s, view)
-    if source is None:
-        where = [p.tier for p in s.placements if s.on(p.tier) is not None]
-        why = f"its copy is on {where[0]}, which is offline" if where else "no verified copy of it exists"
-        return _refused(size, why)
     if s.snapshot.problem is not None:
-        return _refused(size, s.snapshot.problem, source)
-    if size > book.capacity_bytes:
-        return _refused(
-            size, f"its {format_size(size)} are more than all of {flash} ({format_size(book.capacity_bytes)})", source
-        )
-    missing = book.missing_for_coming(size)
-    if missing <= 0:
+        return _refused(case, f"it is not looked after: {s.snapshot.problem}")
+    source = _source(case)
+    if source is None:
+        return _refused(case, _why_no_source(case))
+    return _Room(case, source).answer()
+
+
+def _refused(case: Case, reason: str, source: TierName | None = None) -> Admission:
+    size_bytes = case.s.snapshot.size_bytes
+    return Admission(answer=WarmAnswer.REFUSED, reason=reason, needs_bytes=size_bytes, source=source)
+
+
+def _why_ready(case: Case) -> str:
+    live, flash = case.s.live, case.scene.flash.name
+    if live is None:
+        return f"it is on {flash}"
+    if live.kind is TransferKind.MIGRATE and live.release:
+        return f"it is on {flash}; a lease stops its release ({transfer_in_words(live)})"
+    return f"it is on {flash} ({transfer_in_words(live)})"
+
+
+def _source(case: Case) -> TierName | None:
+    """The fastest tier that is online and has a verified copy."""
+    return next((t.name for t in case.scene.cold if case.scene.is_online(t.name) and case.s.on(t.name)), None)
+
+
+def _why_no_source(case: Case) -> str:
+    offline = [t.name for t in case.scene.cold if case.s.on(t.name) is not None]
+    if not offline:
+        return "no verified copy of it is known on any tier"
+    return f"its copy cannot be reached: {'; '.join(case.scene.offline(name) for name in offline)}"
+
+
+class _Room:
+    """Looks for room on flash for one snapshot, beside what is promised to others."""
+
+    def __init__(self, case: Case, source: TierName) -> None:
+        self._case, self._source, self._scene = case, source, case.scene
+        others = [self._scene.case(s) for s in self._scene.view.snapshots if s.snapshot.id != case.s.snapshot.id]
+        self._there = [other for other in others if other.flash is not None]
+        coming = [other for other in others if rooms.is_coming(other)]
+        self._recalls = len(coming)
+        self._promised = rooms.total(rooms.coming(other) for other in coming)
+        leaving = [other for other in (*others, case) if other.s.live is not None]
+        self._freeing = rooms.total(rooms.freeing(other) for other in leaving)
+        self._need = rooms.copied(case.s)
+        self._left = rooms.free(self._scene) + self._freeing - self._promised - rooms.spare(self._scene)
+
+    def answer(self) -> Admission:
+        scene, need = self._scene, self._need
+        usage = scene.usage(scene.flash.name)
+        size = format_size(need.size_bytes)
+        if need.size_bytes + rooms.spare(scene).size_bytes > usage.capacity_bytes:
+            whole = f"{scene.flash.name}, which holds {format_size(usage.capacity_bytes)} in all"
+            return _refused(self._case, f"its {size} are more than fits on {whole}", self._source)
+        candidates = [other for other in self._there if first_unmet(GUARDS, other) is None]
+        queue = Victims(candidates, Room(scene))
+        why = f"room for {self._case.s.ref} ({size})"
+        releases, missing = queue.take(need - self._left, why=why, priority=PRIORITY_ROOM)
+        if missing.is_lacking:
+            return _refused(self._case, self._why_no_room(releases, queue.without_room), self._source)
         return Admission(
-            answer=WarmAnswer.ACCEPTED, reason=f"{format_size(size)} from {source}", needs_bytes=size, source=source
+            answer=WarmAnswer.ACCEPTED,
+            reason=self._why_accepted(releases),
+            needs_bytes=need.size_bytes,
+            source=self._source,
+            releases=tuple(planned.step for planned in releases),
         )
-    victims = _make_room(view, s, book, missing, now)
-    if victims is None:
-        return _refused(size, _why_no_room(view, s, book, missing, now), source)
-    return Admission(
-        answer=WarmAnswer.ACCEPTED,
-        reason=f"{format_size(size)} from {source}, after {len(victims)} colder snapshots left {flash}",
-        needs_bytes=size,
-        source=source,
-        releases=victims,
-    )
 
+    def _why_accepted(self, releases: Sequence[Release]) -> str:
+        live, flash = self._case.s.live, self._scene.flash.name
+        text = f"{format_size(self._need.size_bytes)} to be copied from {self._source}"
+        if live is not None:
+            text += f", when what is under way has ended ({transfer_in_words(live)})"
+        if releases:
+            freed = format_size(sum(planned.frees.size_bytes for planned in releases))
+            text += f", after {counted(len(releases), 'colder snapshot')} left {flash} ({freed})"
+        return text
 
-def _make_room(view: View, wanted: SnapshotView, book: Ledger, missing: int, now: datetime) -> tuple[Step, ...] | None:
-    """The coldest snapshots whose release frees enough, or None when all together do not."""
-    steps = []
-    for s in coldest_first(view.snapshots):
-        if missing <= 0:
-            break
-        cold = cold_tier(s, view)
-        if s.ref == wanted.ref or s.on(book.tier.name) is None or cold is None or obstacle(s, now) is not None:
-            continue
-        missing -= occupies(s)
-        steps.append(
-            Step(
-                action=Action.RELEASE,
-                snapshot_id=s.snapshot.id,
-                ref=s.ref,
-                source=book.tier.name,
-                destination=cold,
-                reason=f"makes room for {wanted.ref}: coldest first",
-                frees_bytes=occupies(s),
-            )
+    # -- refusals ------------------------------------------------------------------------------------------
+
+    def _why_no_room(self, releases: Sequence[Release], without_room: Sequence[Case]) -> str:
+        flash = self._scene.flash.name
+        freed = rooms.total(planned.frees for planned in releases)
+        lacking = self._need - self._left - freed
+        free = rooms.free(self._scene)
+        if lacking.size_bytes > 0:
+            need, have, gain = (format_size(a.size_bytes) for a in (self._need, free, freed + self._freeing))
+            promised, spare = (format_size(a.size_bytes) for a in (self._promised, rooms.spare(self._scene)))
+        else:
+            need, have, gain = (f"{a.inodes} inodes" for a in (self._need, free, freed + self._freeing))
+            promised, spare = (f"{a.inodes}" for a in (self._promised, rooms.spare(self._scene)))
+        taken = f"{promised} of them promised to {counted(self._recalls, 'other recall')}, " if self._recalls else ""
+        text = f"it needs {need} on {flash}: {have} are free ({taken}{spare} stay free), {gain} can be released"
+        stays = self._who_stays()
+        text += f"; what has to stay: {stays}" if stays else ""
+        if without_room:
+            text += f"; {counted(len(without_room), 'snapshot')} cannot leave because no colder tier has room"
+        return text + self._earliest(lacking)
+
+    def _who_stays(self) -> str:
+        """The largest snapshots that must not leave, with what keeps them."""
+        kept = [(other, unmet) for other in self._there if (unmet := first_unmet(GUARDS, other)) is not None]
+        kept.sort(key=lambda pair: (-rooms.occupied(pair[0]).size_bytes, pair[0].s.ref))
+        return listed(
+            [
+                f"{other.s.ref} ({format_size(rooms.occupied(other).size_bytes)}; {unmet.detail(other)})"
+                for other, unmet in kept
+            ]
         )
-    return tuple(steps) if missing <= 0 else None
 
-
-def _why_no_room(view: View, wanted: SnapshotView, book: Ledger, missing: int, now: datetime) -> str:
-    there = [s for s in view.snapshots if s.on(book.tier.name) is not None and s.ref != wanted.ref]
-    stuck = [(s, o) for s in there if (o := obstacle(s, now)) is not None]
-    largest = sorted(stuck, key=lambda pair: -occupies(pair[0]))[:3]
-    names = "; ".join(f"{s.ref} ({format_size(occupies(s))}): {o.detail}" for s, o in largest)
-    return (
-        f"{format_size(missing)} more are needed on {book.tier.name}, where {format_size(book.free_bytes)} are free"
-        f" and {format_size(book.coming_bytes)} promised" + (f"; what cannot leave: {names}" if names else "")
-    )
-
-
-def _refused(size: int, why: str, source: TierName | None = None) -> Admission:
-    return Admission(answer=WarmAnswer.REFUSED, reason=why, needs_bytes=size, source=source)
+    def _earliest(self, lacking: Amount) -> str:
+        """When leases and waiting times that end by themselves will have made room, if they do."""
+        ends: list[tuple[datetime, Case]] = []
+        for other in self._there:
+            unmet = [check for check in GUARDS if not check.holds(other)]
+            times = [moment for check in unmet if (moment := check.until(other)) is not None]
+            if unmet and len(times) == len(unmet):
+                ends.append((max(times), other))
+        ends.sort(key=lambda end: (end[0], end[1].coldness))
+        for moment, other in ends:
+            lacking -= rooms.occupied(other)
+            if not lacking.is_lacking:
+                return f"; it could be room enough on {at(moment, self._scene.now)}"
+        return ""

@@ -1,25 +1,34 @@
-"""Why a snapshot is where it is, what holds it, and what would move it: the planner's own conditions, spelled out."""
+"""Why a snapshot is where it is, what holds it, and what would move it: the planner's own checks, spelled out."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
-from tierd.decide.eligibility import cold_enough, conditions, has_cold_copy, when
-from tierd.decide.planner import destination, plan
-from tierd.decide.room import ledgers
+from tierd.decide import room as rooms
+from tierd.decide.eligibility import (
+    COLD_COPY,
+    GUARDS,
+    NO_PROBLEM,
+    NO_TRANSFER,
+    NOT_HELD,
+    ON_FLASH,
+    UNUSED_FOR_MIGRATE,
+    UNUSED_FOR_RELEASE,
+    finding,
+)
+from tierd.decide.planner import Planner
+from tierd.decide.scene import Case
+from tierd.decide.wording import at
 from tierd.errors import NotFound
 from tierd.model.dataset import SnapshotRef
 from tierd.model.placement import Residency
-from tierd.model.plan import Explanation, Finding, SnapshotView, Step, View
-from tierd.model.units import format_size
+from tierd.model.plan import Action, Explanation, Finding, Step, View
+from tierd.model.transfer import TransferKind
+from tierd.model.units import format_percent
 
-_SUMMARIES = {
-    Residency.RESIDENT: "only on flash",
-    Residency.PREMIGRATED: "on flash, with a verified copy below: releasing it takes seconds",
-    Residency.MIGRATED: "on a colder tier only; its path leads there",
-    Residency.PARTIAL: "on its way to flash; until it is complete the path leads to the colder copy",
-    Residency.GONE: "without a complete copy that tierd knows",
-}
+_ANYWHERE = (NO_TRANSFER, ON_FLASH, NO_PROBLEM, NOT_HELD)
+"""Guards that say something also about a snapshot that is not on flash."""
 
 
 def explain(view: View, ref: SnapshotRef, now: datetime) -> Explanation:
@@ -31,47 +40,103 @@ def explain(view: View, ref: SnapshotRef, now: datetime) -> Explanation:
     s = view.find(ref)
     if s is None:
         raise NotFound(f"there is no snapshot {ref}", hint="`tierd ls` lists what there is.")
+    planner = Planner(view, now)
+    plan = planner.plan()
+    case = planner.scene.case(s)
+    step = next((step for step in plan.steps if step.ref == ref), None)
     residency = view.residency(s)
-    made = plan(view, now)
-    step = next((step for step in made.steps if step.ref == ref), None)
-    findings = [*conditions(s, now), *_rules(s, view, now)]
+    why = f"would {step.action} now: {step.reason}" if step is not None else plan.kept[ref]
     return Explanation(
         ref=ref,
         residency=residency,
-        summary=f"{ref} ({format_size(s.snapshot.size_bytes)}) is {_SUMMARIES[residency]}.",
-        findings=tuple(findings),
+        summary=f"{_where(case, residency)}; {why}",
+        findings=tuple(_findings(case, planner, step)),
         next_step=step,
-        next_event=_next_event(s, view, findings, step, made.kept.get(ref, "")),
+        next_event=_after(case, step) if step is not None else _next_event(case),
     )
 
 
-def _rules(s: SnapshotView, view: View, now: datetime) -> list[Finding]:
-    policy = s.dataset.policy
-    book, why = destination(s, view, ledgers(view))
-    room = f"a copy fits on {book.tier.name}" if book is not None else why
-    return [
-        cold_enough(s, now, policy.migrate_after, "migrate_after"),
-        cold_enough(s, now, policy.release_after, "release_after"),
-        has_cold_copy(s, view.flash),
-        Finding(rule="room below", holds=book is not None, detail=room),
-    ]
+def _where(case: Case, residency: Residency) -> str:
+    flash, cold = case.scene.flash.name, case.cold.tier if case.cold is not None else ""
+    match residency:
+        case Residency.RESIDENT:
+            return f"only on {flash}"
+        case Residency.PREMIGRATED:
+            return f"on {flash}, with a verified copy on {cold}"
+        case Residency.MIGRATED:
+            return f"only on {cold}"
+        case Residency.PARTIAL:
+            return f"on {cold}, on its way to {flash}"
+        case Residency.GONE:
+            return "without a complete copy that tierd knows"
 
 
-def _next_event(s: SnapshotView, view: View, findings: list[Finding], step: Step | None, kept: str) -> str:
-    if step is not None:
-        return f"now: {step.action} to {step.destination}, because {step.reason}"
-    if s.live is not None:
-        return f"transfer {s.live.id} ({s.live.kind}) ends"
-    if s.on(view.flash_tier.name) is None:
-        return "a warm recalls it; nothing else moves it"
-    has_copy = next(f for f in findings if f.rule == "cold copy").holds
-    age_rule = "release_after" if has_copy else "migrate_after"
-    gates = [f for f in findings if not f.holds and f.rule not in ("cold copy", "migrate_after", "release_after")]
-    age = next(f for f in findings if f.rule == age_rule)
-    if any(f.until is None for f in gates):
-        return f"nothing by itself: {kept}"
-    times = [f.until for f in (*gates, age) if f.until is not None]
-    if not age.holds and age.until is None:
-        return f"only when {view.flash_tier.name} passes its high watermark"
-    verb = "released" if has_copy else "copied down"
-    return f"{verb} from {when(max(times))}, if it stays unused" if times else kept
+# -- findings --------------------------------------------------------------------------------------------
+
+
+def _findings(case: Case, planner: Planner, step: Step | None) -> Iterator[Finding]:
+    for check in GUARDS:
+        if case.flash is not None or check in _ANYWHERE:
+            yield finding(check, case)
+    if case.flash is not None:
+        yield finding(UNUSED_FOR_MIGRATE, case)
+        yield finding(UNUSED_FOR_RELEASE, case)
+    yield finding(COLD_COPY, case)
+    if case.flash is not None:
+        if case.cold is None:
+            yield _destination(case, planner, step)
+        yield _pressure(case)
+
+
+def _destination(case: Case, planner: Planner, step: Step | None) -> Finding:
+    """Room below, as the plan leaves it: what is planned for others before is taken."""
+    found = step.destination if step is not None else planner.room.destination(case)
+    detail = f"there is {planner.room.shortage(case)}" if found is None else f"a copy fits on {found}"
+    return Finding(rule="room for a cold copy", holds=found is not None, detail=detail)
+
+
+def _pressure(case: Case) -> Finding:
+    flash = case.scene.flash
+    is_over = rooms.excess(case.scene).is_lacking
+    full = rooms.fullness(case.scene, flash.name)
+    below = "above" if is_over else "not above"
+    detail = f"{full}, {below} its high watermark of {format_percent(flash.high)}"
+    return Finding(rule="flash below its high watermark", holds=not is_over, detail=detail)
+
+
+# -- what comes next -----------------------------------------------------------------------------------------
+
+
+def _after(case: Case, step: Step) -> str:
+    """What comes after the step that is planned."""
+    if step.action is Action.RELEASE:
+        return f"a warm brings it back to {step.source}"
+    after = case.policy.release_after
+    if after is None:
+        return f"released when {step.source} rises above its high watermark"
+    return f"released on {at(max(case.now, case.accessed_at + after), case.now)} if nobody uses it before"
+
+
+def _next_event(case: Case) -> str:
+    """The earliest thing that would move it, with its time."""
+    live, flash = case.s.live, case.scene.flash
+    if live is not None:
+        what = "it is back on" if live.kind is TransferKind.RECALL else "it is copied to"
+        what = "it is released to" if live.release else what
+        return f"when transfer {live.id} ends {what} {live.destination}"
+    if case.flash is None:
+        return f"a warm brings it to {flash.name}; nothing else moves it"
+    endless = [check for check in GUARDS if not check.holds(case) and check.until(case) is None]
+    if endless:
+        return f"nothing moves it as long as this stands: {endless[0].detail(case)}"
+    guarded = max((t for t in (check.until(case) for check in GUARDS) if t is not None), default=case.now)
+    pressure = f"{flash.name} rises above its high watermark of {format_percent(flash.high)}"
+    aged = UNUSED_FOR_RELEASE if case.cold is not None else UNUSED_FOR_MIGRATE
+    verb = "released" if case.cold is not None else "copied to a colder tier"
+    age = case.releases_at if case.cold is not None else case.migrates_at
+    after = f" after {at(guarded, case.now)}" if guarded > case.now else ""
+    if age is None:
+        return f"released when {pressure}{after}"
+    if aged.holds(case) and guarded <= case.now:
+        return f"{verb} as soon as a colder tier has room for it"
+    return f"{verb} on {at(max(age, guarded), case.now)} if nobody uses it before; earlier when {pressure}{after}"

@@ -1,200 +1,262 @@
-"""The plan: what should move down now, why, and why everything else stays.
+"""The planner: what should be done now, in which order, and why everything else stays as it is.
 
-1. By age: coldest first, what is unused for `release_after` is released, for `migrate_after` gets a cold copy.
-2. By pressure: while flash is above its high watermark, the coldest leave until it is at the low one.
-3. For warms that wait for room: the coldest leave until they fit.
+Order of thought: what its age alone releases; then what must leave because flash is above its high watermark; then
+what must leave for recalls that wait for room; last the copies that make later releases free. Each knows what the
+ones before it already give back, so that nothing is released twice or in vain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from tierd.decide.eligibility import cold_enough, obstacle, unused
-from tierd.decide.room import Ledger, ledgers, occupies
-from tierd.model.dataset import SnapshotRef
-from tierd.model.plan import Action, Plan, SnapshotView, Step, View
-from tierd.model.tier import TierName
+from tierd.decide import room as rooms
+from tierd.decide import victims
+from tierd.decide.eligibility import (
+    COLD_COPY,
+    GUARDS,
+    ON_FLASH,
+    UNUSED_FOR_MIGRATE,
+    UNUSED_FOR_RELEASE,
+    first_unmet,
+)
+from tierd.decide.room import Amount, Room
+from tierd.decide.scene import Case, Scene
+from tierd.decide.victims import Release, Victims
+from tierd.decide.wording import counted, listed
+from tierd.model.dataset import SnapshotId, SnapshotRef
+from tierd.model.plan import Plan, Step, View
+from tierd.model.transfer import Transfer, TransferState
 from tierd.model.units import format_duration, format_percent, format_size
+
+PRIORITY_ROOM = 8
+"""Somebody waits for this room. Wishes of people have more still."""
+PRIORITY_PRESSURE = 6
+PRIORITY_RELEASE = 4
+PRIORITY_MIGRATE = 2
 
 
 def plan(view: View, now: datetime) -> Plan:
-    """Decide what should move down now. Pure: the same view and time give the same plan."""
-    return _Planner(view, now).make()
+    """What should be done now. The same view and moment give the same plan, in whatever order the view is."""
+    return Planner(view, now).plan()
 
 
-def coldest_first(snapshots: Iterable[SnapshotView]) -> list[SnapshotView]:
-    """The order in which snapshots leave: least recently used, then the larger, then by name."""
-    return sorted(snapshots, key=lambda s: (s.snapshot.accessed_at, -s.snapshot.size_bytes, s.ref))
+class Planner:
+    """Draws up one plan.
 
+    Attributes:
+        room: what is left on the cold tiers after the plan.
+    """
 
-class _Planner:
     def __init__(self, view: View, now: datetime) -> None:
-        self.view = view
-        self.now = now
-        self.books = ledgers(view)
-        self.flash = self.books[view.flash_tier.name]
-        self.share_before = self.flash.share()
-        self.steps: dict[SnapshotRef, Step] = {}
-        self.kept: dict[SnapshotRef, str] = {}
-        self.notes: list[str] = []
+        self.scene = Scene(view, now)
+        self.room = Room(self.scene)
+        self._kept: dict[SnapshotRef, str] = {}
+        self._releases: list[Release] = []
+        self._steps: list[tuple[Case, Step]] = []
+        self._notes: list[str] = []
+        self._unmet: Counter[str] = Counter()
+        self._roomless: set[SnapshotId] = set()
+        self._freeing = Amount()
+        self._promised: list[tuple[Case, Transfer]] = []
 
-    def make(self) -> Plan:
-        for book in self.books.values():
-            if not book.is_online:
-                usage = self.view.usage.get(book.tier.name)
-                why = (usage.offline_reason if usage else None) or "not looked at yet"
-                self.notes.append(f"tier {book.tier.name} is offline: {why}")
-        order = coldest_first(self.view.snapshots)
-        candidates = [s for s in order if self._may_leave(s)]
-        for s in candidates:
-            self._by_age(s)
-        self._by_pressure(candidates)
-        self._for_warms(candidates)
-        kept = {ref: why for ref, why in self.kept.items() if ref not in self.steps}
-        return Plan(made_at=self.now, steps=tuple(self.steps.values()), kept=kept, notes=tuple(self.notes))
+    def plan(self) -> Plan:
+        """Draw it up; once per planner."""
+        open_cases = self._sort_out()
+        self._note_offline()
+        freeing = self._freeing
+        over = rooms.excess(self.scene)
+        waiting, missing = self._waiting_recalls()
+        is_urgent = PRIORITY_ROOM if missing.is_lacking else PRIORITY_PRESSURE if over.is_lacking else PRIORITY_RELEASE
+        rest = self._release_aged(open_cases, priority=is_urgent)
+        freeing += rooms.total(r.frees for r in self._releases)
+        rest = self._relieve(rest, over, freeing)
+        freeing = self._freeing + rooms.total(r.frees for r in self._releases)
+        rest = self._make_room(rest, waiting, freeing)
+        self._migrate(rest)
+        return self._finished()
 
-    def _may_leave(self, s: SnapshotView) -> bool:
-        flash = self.flash.tier.name
-        if s.on(flash) is None:
-            where = ", ".join(p.tier for p in s.placements if s.on(p.tier)) or "no tier"
-            self.kept[s.ref] = f"on {where}, not on {flash}; a warm brings it there"
-            return False
-        if not self.flash.is_online:
-            self.kept[s.ref] = f"tier {flash} is offline"
-            return False
-        hindrance = obstacle(s, self.now)
-        if hindrance is not None:
-            self.kept[s.ref] = hindrance.detail
-        return hindrance is None
+    # -- sorting out ---------------------------------------------------------------------------------------
 
-    # -- the three reasons to move ---------------------------------------------------------------------------
+    def _sort_out(self) -> list[Case]:
+        """The snapshots for which all guards hold, coldest first; the others are kept, each for its reason."""
+        open_cases: list[Case] = []
+        for s in self.scene.view.snapshots:
+            case = self.scene.case(s)
+            if s.live is not None:
+                self._freeing += rooms.freeing(case)
+                if rooms.is_coming(case):
+                    self._promised.append((case, s.live))
+            unmet = first_unmet(GUARDS, case)
+            if unmet is None:
+                open_cases.append(case)
+                continue
+            self._kept[s.ref] = unmet.detail(case)
+            if unmet is not ON_FLASH and case.flash is not None:
+                self._unmet[unmet.otherwise] += 1
+        open_cases.sort(key=lambda case: case.coldness)
+        return open_cases
 
-    def _by_age(self, s: SnapshotView) -> None:
-        policy = s.dataset.policy
-        release = cold_enough(s, self.now, policy.release_after, "release_after")
-        if release.holds:
-            self._release(s, release.detail)
+    def _note_offline(self) -> None:
+        for tier in (self.scene.flash, *self.scene.cold):
+            if not self.scene.is_online(tier.name):
+                self._notes.append(f"{self.scene.offline(tier.name)}; nothing is planned that involves it")
+
+    # -- releases --------------------------------------------------------------------------------------------
+
+    def _release_aged(self, cases: Iterable[Case], *, priority: int) -> list[Case]:
+        rest: list[Case] = []
+        for case in cases:
+            planned: Release | None = None
+            if UNUSED_FOR_RELEASE.holds(case):
+                why = UNUSED_FOR_RELEASE.detail(case)
+                planned = victims.release(case, self.room, why=why, priority=priority)
+            if planned is None:
+                rest.append(case)
+            else:
+                self._add(planned)
+        return rest
+
+    def _relieve(self, cases: Sequence[Case], over: Amount, freeing: Amount) -> list[Case]:
+        """Bring flash from above its high watermark down to its low one."""
+        flash = self.scene.flash
+        if not over.is_lacking or not self.scene.is_online(flash.name):
+            return list(cases)
+        # Only what is over in bytes needs bytes, only what is over in inodes needs inodes.
+        need = Amount(
+            over.size_bytes - freeing.size_bytes if over.size_bytes > 0 else 0,
+            over.inodes - freeing.inodes if over.inodes > 0 else 0,
+        )
+        full = rooms.fullness(self.scene, flash.name)
+        why = f"{full}, above {format_percent(flash.high)}, and goes down to {format_percent(flash.low)}"
+        rest, missing = self._take(cases, need, why=why, priority=PRIORITY_PRESSURE)
+        self._note_pressure(full, missing)
+        return rest
+
+    def _note_pressure(self, full: str, missing: Amount) -> None:
+        flash = self.scene.flash
+        above = f"{full}, above its high watermark of {format_percent(flash.high)}"
+        if not missing.is_lacking:
+            self._notes.append(f"{above}; what is planned and under way brings it down to {format_percent(flash.low)}")
             return
-        migrate = cold_enough(s, self.now, policy.migrate_after, "migrate_after")
-        if cold_tier(s, self.view) is not None:
-            self.kept[s.ref] = f"has a cold copy; {release.detail}"
-        elif migrate.holds:
-            self._premigrate(s, migrate.detail)
-        else:
-            self.kept[s.ref] = migrate.detail
-
-    def _by_pressure(self, candidates: list[SnapshotView]) -> None:
-        tier = self.flash.tier
-        if not self.flash.is_online or self.share_before <= tier.high:
-            return
-        name, high, low = tier.name, format_percent(tier.high), format_percent(tier.low)
-        for s in self._releasable(candidates):
-            if self.flash.share() <= tier.low:
-                return
-            idle = format_duration(unused(s, self.now))
-            self._release(s, f"{name} is above its high watermark {high}: coldest first until {low}; unused for {idle}")
-        if self.flash.share() > tier.low:
-            self.notes.append(
-                f"tier {name} is {format_percent(self.share_before)} used, above {high}; what may leave is not enough"
+        too_much = " and ".join(
+            text
+            for text, is_short in (
+                (format_size(missing.size_bytes), missing.size_bytes > 0),
+                (f"{missing.inodes} inodes", missing.inodes > 0),
             )
-
-    def _for_warms(self, candidates: list[SnapshotView]) -> None:
-        if not self.flash.coming_bytes or not self.flash.is_online:
-            return
-        for s in self._releasable(candidates):
-            missing = self.flash.missing_for_coming()
-            if missing <= 0:
-                return
-            self._release(s, f"a warm waits for {format_size(missing)} on {self.flash.tier.name}: coldest first")
-        missing = self.flash.missing_for_coming()
-        if missing > 0:
-            self.notes.append(f"a warm waits for {format_size(missing)} on {self.flash.tier.name}, nothing may leave")
-
-    def _releasable(self, candidates: list[SnapshotView]) -> Iterator[SnapshotView]:
-        for s in candidates:
-            planned = self.steps.get(s.ref)
-            if planned is None or planned.action is Action.MIGRATE:
-                yield s
-
-    # -- steps --------------------------------------------------------------------------------------------------
-
-    def _premigrate(self, s: SnapshotView, why: str) -> None:
-        book = self._destination(s)
-        if book is None:
-            return
-        size, entries = s.snapshot.size_bytes, s.snapshot.entries
-        book.come(size, entries)
-        self.steps[s.ref] = Step(
-            action=Action.MIGRATE,
-            snapshot_id=s.snapshot.id,
-            ref=s.ref,
-            source=self.flash.tier.name,
-            destination=book.tier.name,
-            reason=why,
-            copies_bytes=size,
+            if is_short
+        )
+        unmet = [f"{count} {what}" for what, count in sorted(self._unmet.items())]
+        if self._roomless:
+            unmet.append(f"{len(self._roomless)} without room for a copy")
+        stays = f" (of the snapshots there: {listed(unmet, most=9)})" if unmet else ""
+        self._notes.append(
+            f"{above}; {too_much} more would have to leave for {format_percent(flash.low)}, and nothing else may{stays}"
         )
 
-    def _release(self, s: SnapshotView, why: str) -> None:
-        size, entries = s.snapshot.size_bytes, s.snapshot.entries
-        before = self.steps.get(s.ref)
-        copied = cold_tier(s, self.view)
-        if copied is not None:
-            destination, copies = copied, 0
-        elif before is not None:  # planned as a premigration a moment ago: release it as well
-            destination, copies = before.destination, before.copies_bytes
-        else:
-            book = self._destination(s)
-            if book is None:
-                return
-            book.come(size, entries)
-            destination, copies = book.tier.name, size
-        self.flash.go(occupies(s), entries)
-        self.steps[s.ref] = Step(
-            action=Action.RELEASE,
-            snapshot_id=s.snapshot.id,
-            ref=s.ref,
-            source=self.flash.tier.name,
-            destination=destination,
-            reason=why,
-            frees_bytes=occupies(s),
-            copies_bytes=copies,
+    # -- room for recalls --------------------------------------------------------------------------------------
+
+    def _waiting_recalls(self) -> tuple[list[tuple[Case, Transfer]], Amount]:
+        """Recalls that wait in the queue, in the order in which they are claimed, and what flash lacks for them."""
+        online = [(c, t) for c, t in self._promised if self.scene.is_online(t.source)]
+        waiting = [(c, t) for c, t in online if t.state is TransferState.QUEUED]
+        waiting.sort(key=lambda pair: (-pair[1].priority, pair[1].created_at, pair[1].id))
+        if not waiting or not self.scene.is_online(self.scene.flash.name):
+            return [], Amount()
+        return waiting, rooms.total(rooms.coming(c) for c, _ in online) + rooms.spare(self.scene) - rooms.free(
+            self.scene
         )
 
-    def _destination(self, s: SnapshotView) -> Ledger | None:
-        """The tier for a cold copy; None (with the reason noted) when there is none."""
-        book, why = destination(s, self.view, self.books)
-        if book is None:
-            self.kept[s.ref] = why
-        return book
+    def _make_room(self, cases: Sequence[Case], waiting: list[tuple[Case, Transfer]], freeing: Amount) -> list[Case]:
+        """Release for queued recalls what they lack; one that can never fit releases nothing in vain."""
+        if not waiting:
+            return list(cases)
+        running = rooms.total(
+            rooms.coming(c)
+            for c, t in self._promised
+            if t.state is not TransferState.QUEUED and self.scene.is_online(t.source)
+        )
+        room = rooms.free(self.scene) + freeing - running - rooms.spare(self.scene)
+        need = Amount()
+        most: Amount | None = None
+        served: list[Case] = []
+        for case, _ in waiting:
+            more = need + rooms.coming(case)
+            if not more.fits(room):
+                # All that could go is tried out once, and only when it is needed.
+                most = most if most is not None else room + self._releasable(cases)
+                if not more.fits(most):
+                    self._note_no_room(case, more - most)
+                    continue
+            need = more
+            served.append(case)
+        if need.fits(room):
+            return list(cases)
+        size = format_size(need.size_bytes)
+        recalls = f"the recall of {served[0].s.ref}" if len(served) == 1 else counted(len(served), "queued recall")
+        rest, _ = self._take(cases, need - room, why=f"room for {recalls} ({size})", priority=PRIORITY_ROOM)
+        return rest
 
+    def _releasable(self, cases: Sequence[Case]) -> Amount:
+        everything = Amount(1 << 62, 1 << 62)
+        releases, _ = Victims(cases, self.room.fork()).take(everything, why="", priority=0)
+        return rooms.total(r.frees for r in releases)
 
-def cold_tier(s: SnapshotView, view: View) -> TierName | None:
-    """The fastest online tier below flash with a verified copy."""
-    for tier in sorted(view.tiers, key=lambda t: t.rank):
-        usage = view.usage.get(tier.name)
-        if tier.rank > 0 and s.on(tier.name) is not None and usage is not None and usage.is_online:
-            return tier.name
-    return None
+    def _note_no_room(self, case: Case, lacking: Amount) -> None:
+        missing = format_size(lacking.size_bytes) if lacking.size_bytes > 0 else f"{lacking.inodes} inodes"
+        flash = self.scene.flash.name
+        self._notes.append(f"the recall of {case.s.ref} waits: {flash} lacks {missing} even if all that may leave does")
 
+    def _take(self, cases: Sequence[Case], need: Amount, *, why: str, priority: int) -> tuple[list[Case], Amount]:
+        queue = Victims(cases, self.room)
+        taken, missing = queue.take(need, why=why, priority=priority)
+        for planned in taken:
+            self._add(planned)
+        self._roomless.update(case.s.snapshot.id for case in queue.without_room)
+        gone = {planned.step.snapshot_id for planned in taken}
+        return [case for case in cases if case.s.snapshot.id not in gone], missing
 
-def destination(s: SnapshotView, view: View, books: dict[TierName, Ledger]) -> tuple[Ledger | None, str]:
-    """Where a cold copy of it goes: its home when that is a colder tier, else the next colder tier with room."""
-    flash = view.flash_tier.name
-    if s.dataset.home != flash:
-        home = books[s.dataset.home]
-        return (home, "") if home.is_online else (None, f"its home {home.tier.name} is offline")
-    whys = []
-    for tier in sorted(view.tiers, key=lambda t: t.rank):
-        if tier.name == flash:
-            continue
-        book = books[tier.name]
-        if not book.is_online:
-            whys.append(f"{tier.name} is offline")
-        elif book.fits(s.snapshot.size_bytes, s.snapshot.entries):
-            return book, ""
-        else:
-            whys.append(
-                f"{format_size(s.snapshot.size_bytes)} do not fit on {tier.name} below {format_percent(tier.high)}"
-            )
-    return None, "; ".join(whys) or "there is no colder tier"
+    def _add(self, planned: Release) -> None:
+        self._releases.append(planned)
+        self._steps.append((planned.case, planned.step))
+
+    # -- copies, and the rest ----------------------------------------------------------------------------------
+
+    def _migrate(self, cases: Iterable[Case]) -> None:
+        short = 0
+        for case in cases:
+            is_due = UNUSED_FOR_MIGRATE.holds(case)
+            if case.cold is None and is_due:
+                destination = self.room.destination(case)
+                if destination is not None:
+                    self.room.take(destination, case.s)
+                    why = UNUSED_FOR_MIGRATE.detail(case)
+                    step = victims.migrate(case, destination, why=why, priority=PRIORITY_MIGRATE)
+                    self._steps.append((case, step))
+                    continue
+                short += 1
+            self._kept[case.s.ref] = self._why_kept(case, is_due=is_due)
+        if short:
+            self._notes.append(f"{counted(short, 'cold snapshot')} cannot be copied: no cold tier can take them")
+
+    def _why_kept(self, case: Case, *, is_due: bool) -> str:
+        if case.cold is not None:
+            return f"{UNUSED_FOR_RELEASE.detail(case)}; {COLD_COPY.detail(case)}"
+        if is_due:
+            unused = format_duration(case.now - case.accessed_at)
+            return f"unused for {unused}, but there is {self.room.shortage(case)}"
+        age = UNUSED_FOR_MIGRATE.detail(case)
+        if case.s.snapshot.id in self._roomless:
+            return f"{age}; {self.scene.flash.name} needs its room now, but there is {self.room.shortage(case)}"
+        return age
+
+    def _finished(self) -> Plan:
+        self._steps.sort(key=lambda pair: (-pair[1].priority, pair[1].copies_bytes > 0, pair[0].coldness))
+        return Plan(
+            made_at=self.scene.now,
+            steps=tuple(step for _, step in self._steps),
+            kept=self._kept,
+            notes=tuple(self._notes),
+        )

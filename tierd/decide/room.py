@@ -1,95 +1,215 @@
-"""How much room each tier will have once everything under way has ended."""
+"""Room: how many bytes and inodes fit where, after everything that is planned or in flight."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tierd.model.plan import SnapshotView, View
+from tierd.decide.scene import Case, Scene, is_leaving, is_let_go
+from tierd.model.plan import SnapshotView
 from tierd.model.tier import Tier, TierName
 from tierd.model.transfer import Transfer, TransferKind, TransferState
+from tierd.model.units import format_percent, format_size
 
-SPARE_BYTES = 1 << 30
-"""Left free on flash after a warm (or 1 % of a smaller tier): a full file system is slow and breaks its writers."""
-
-
-@dataclass
-class Ledger:
-    """Bytes and inodes of one tier: used now, to come, and to go. Changed while a plan is made."""
-
-    tier: Tier
-    is_online: bool
-    capacity_bytes: int
-    used_bytes: int
-    free_bytes: int
-    capacity_inodes: int
-    used_inodes: int
-    coming_bytes: int = 0
-    coming_inodes: int = 0
-    going_bytes: int = 0
-    going_inodes: int = 0
-
-    def share(self, *, with_coming: bool = False) -> float:
-        """Used share (of the scarcer of bytes and inodes) after what goes has gone."""
-        more = (self.coming_bytes, self.coming_inodes) if with_coming else (0, 0)
-        by_bytes = _share(self.used_bytes - self.going_bytes + more[0], self.capacity_bytes)
-        return max(by_bytes, _share(self.used_inodes - self.going_inodes + more[1], self.capacity_inodes))
-
-    def fits(self, size_bytes: int, inodes: int) -> bool:
-        """Whether a copy fits below the high watermark, beside everything that is coming."""
-        if self.free_bytes < self.coming_bytes + size_bytes:
-            return False
-        by_bytes = _share(self.used_bytes + self.coming_bytes + size_bytes, self.capacity_bytes)
-        by_inodes = _share(self.used_inodes + self.coming_inodes + inodes, self.capacity_inodes)
-        return max(by_bytes, by_inodes) <= self.tier.high
-
-    def missing_for_coming(self, extra_bytes: int = 0) -> int:
-        """Bytes that have to be released before everything that is coming (and this much more) fits."""
-        spare = min(SPARE_BYTES, self.capacity_bytes // 100)
-        return self.coming_bytes + extra_bytes + spare - self.free_bytes - self.going_bytes
-
-    def come(self, size_bytes: int, inodes: int) -> None:
-        self.coming_bytes += size_bytes
-        self.coming_inodes += inodes
-
-    def go(self, size_bytes: int, inodes: int) -> None:
-        self.going_bytes += size_bytes
-        self.going_inodes += inodes
+_SPARE_BYTES = 1 << 30
+_SPARE_INODES = 10_000
+_UNLIMITED = 1 << 62
+"""Inodes of a file system that makes them as it needs them."""
+_COPYING = frozenset({TransferState.QUEUED, TransferState.COPYING})
+_UNCOUNTED = _COPYING | {TransferState.VERIFYING}
+"""States in which the catalog does not know the new copy yet, so that it does not count towards a set capacity."""
 
 
-def _share(used: int, capacity: int) -> float:
-    return used / capacity if capacity else 0.0
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Bytes and inodes; negative where more is there than needed."""
+
+    size_bytes: int = 0
+    inodes: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.size_bytes + other.size_bytes, self.inodes + other.inodes)
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(self.size_bytes - other.size_bytes, self.inodes - other.inodes)
+
+    @property
+    def is_lacking(self) -> bool:
+        """Whether, as a need, it is not met."""
+        return self.size_bytes > 0 or self.inodes > 0
+
+    def fits(self, room: Amount) -> bool:
+        return not (self - room).is_lacking
 
 
-def ledgers(view: View) -> dict[TierName, Ledger]:
-    """A ledger for each tier, with the live transfers entered."""
-    books = {}
-    for tier in view.tiers:
-        u = view.usage.get(tier.name)
-        books[tier.name] = Ledger(
-            tier=tier,
-            is_online=u is not None and u.is_online,
-            capacity_bytes=u.capacity_bytes if u else 0,
-            used_bytes=u.used_bytes if u else 0,
-            free_bytes=u.free_bytes if u else 0,
-            capacity_inodes=u.capacity_inodes if u else 0,
-            used_inodes=u.used_inodes if u else 0,
-        )
-    for s in view.snapshots:
-        if s.live is not None:
-            _enter(books, s, s.live)
-    return books
+def total(amounts: Iterable[Amount]) -> Amount:
+    size_bytes = inodes = 0
+    for amount in amounts:
+        size_bytes += amount.size_bytes
+        inodes += amount.inodes
+    return Amount(size_bytes, inodes)
 
 
-def _enter(books: dict[TierName, Ledger], s: SnapshotView, live: Transfer) -> None:
-    is_placed = live.state in (TransferState.COMMITTED, TransferState.RELEASING)
-    needs_copy = s.on(live.destination) is None and not is_placed
-    if needs_copy and live.destination in books:
-        left = max(0, max(live.bytes_total, s.snapshot.size_bytes) - live.bytes_done)
-        books[live.destination].come(left, s.snapshot.entries)
-    if live.kind is TransferKind.MIGRATE and live.release and live.source in books:
-        books[live.source].go(occupies(s), s.snapshot.entries)
+def copied(s: SnapshotView) -> Amount:
+    """What a new copy of it takes."""
+    return Amount(s.snapshot.size_bytes, s.snapshot.entries)
 
 
-def occupies(s: SnapshotView) -> int:
-    """Bytes that the release of its flash copy frees."""
-    return s.snapshot.disk_bytes or s.snapshot.size_bytes
+def occupied(case: Case) -> Amount:
+    """What its copy on flash takes, and its release gives back."""
+    snapshot = case.s.snapshot
+    if case.scene.flash.capacity_bytes is not None:
+        # Use against a set capacity is counted in apparent bytes of the copies known, not in blocks.
+        return Amount(case.flash.size_bytes if case.flash is not None else snapshot.size_bytes, snapshot.entries)
+    return Amount(snapshot.disk_bytes or snapshot.size_bytes, snapshot.entries)
+
+
+def in_flight(scene: Scene, s: SnapshotView, t: Transfer) -> Amount:
+    """What a live transfer will still write to its destination."""
+    tier = scene.tier(t.destination)
+    if t.kind is TransferKind.MIGRATE and s.on(t.destination) is not None:
+        return Amount()  # the copy is there: only the release is left
+    if tier is not None and tier.capacity_bytes is not None:
+        return Amount(t.bytes_total, s.snapshot.entries) if t.state in _UNCOUNTED else Amount()
+    if t.state not in _COPYING:
+        return Amount()
+    return Amount(max(0, t.bytes_total - t.bytes_done), max(0, s.snapshot.entries - t.files_done))
+
+
+# -- flash -------------------------------------------------------------------------------------------------
+
+
+def freeing(case: Case) -> Amount:
+    """What the live transfer of a snapshot is sure enough to give back on flash.
+
+    One that is held, stopped, failing or waiting for an offline tier is not counted: others have to go instead.
+    """
+    live = case.s.live
+    if live is None or not is_leaving(live) or live.source != case.scene.flash.name:
+        return Amount()
+    if is_let_go(case):
+        return occupied(case)
+    is_waiting = live.not_before is not None and live.not_before > case.now
+    is_reachable = case.scene.is_online(live.source) and case.scene.is_online(live.destination)
+    if live.cancel_requested or live.is_paused or is_waiting or not is_reachable or case.holds:
+        return Amount()
+    return occupied(case)
+
+
+def is_coming(case: Case) -> bool:
+    """Whether a recall will bring it to flash."""
+    live = case.s.live
+    return live is not None and live.kind is TransferKind.RECALL and not live.cancel_requested
+
+
+def coming(case: Case) -> Amount:
+    """What a recall of it will still take on flash: promised to whoever waits for it."""
+    live = case.s.live
+    if live is None or not is_coming(case):
+        return Amount()
+    if live.state is TransferState.QUEUED:
+        # What an earlier attempt left staged may not be usable any more.
+        return Amount(live.bytes_total, case.s.snapshot.entries)
+    return in_flight(case.scene, case.s, live)
+
+
+def spare(scene: Scene) -> Amount:
+    """What stays free on flash whatever is recalled: for writers, and because a full file system is slow."""
+    usage = scene.usage(scene.flash.name)
+    return Amount(min(_SPARE_BYTES, usage.capacity_bytes // 100), min(_SPARE_INODES, usage.capacity_inodes // 100))
+
+
+def free(scene: Scene) -> Amount:
+    """What can be written to flash now."""
+    usage = scene.usage(scene.flash.name)
+    inodes = usage.capacity_inodes - usage.used_inodes if usage.capacity_inodes else _UNLIMITED
+    return Amount(usage.free_bytes, inodes)
+
+
+def excess(scene: Scene) -> Amount:
+    """What must leave flash for its use to fall from above the high watermark to the low one; else nothing.
+
+    Bytes and inodes are looked at apart: nothing leaves for the sake of the one that is not scarce.
+    """
+    tier, usage = scene.flash, scene.usage(scene.flash.name)
+
+    def over(used: int, capacity: int) -> int:
+        return used - int(tier.low * capacity) if used > tier.high * capacity else 0
+
+    inodes = over(usage.used_inodes, usage.capacity_inodes) if usage.capacity_inodes else 0
+    return Amount(over(usage.used_bytes, usage.capacity_bytes) if usage.capacity_bytes else 0, inodes)
+
+
+def fullness(scene: Scene, name: TierName) -> str:
+    """`flash is 93.0% full`, or `96.0% of the inodes of flash are used` when those are scarcer."""
+    usage = scene.usage(name)
+    by_bytes = usage.used_bytes / usage.capacity_bytes if usage.capacity_bytes else 0.0
+    if usage.used_ratio > by_bytes:
+        return f"{usage.used_ratio:.1%} of the inodes of {name} are used"
+    return f"{name} is {by_bytes:.1%} full"
+
+
+# -- cold tiers ----------------------------------------------------------------------------------------------
+
+
+class Room:
+    """What still fits on the cold tiers; shrinks as copies are planned."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._left = {t.name: self._below_high(t) for t in scene.cold if scene.is_online(t.name)}
+        for s in scene.view.snapshots:
+            if s.live is not None and s.live.destination in self._left:
+                self._left[s.live.destination] -= in_flight(scene, s, s.live)
+
+    def _below_high(self, tier: Tier) -> Amount:
+        usage = self._scene.usage(tier.name)
+        size_bytes, inodes = usage.free_bytes, _UNLIMITED
+        if usage.capacity_bytes:
+            size_bytes = min(size_bytes, int(tier.high * usage.capacity_bytes) - usage.used_bytes)
+        if usage.capacity_inodes:
+            inodes = int(tier.high * usage.capacity_inodes) - usage.used_inodes
+        return Amount(size_bytes, inodes)
+
+    def fork(self) -> Room:
+        """The same room, to try something out."""
+        other = object.__new__(Room)
+        other._scene, other._left = self._scene, dict(self._left)
+        return other
+
+    def destination(self, case: Case) -> TierName | None:
+        """Where a new cold copy of it goes: home where that is cold, else the next slower tier that can take it."""
+        need = copied(case.s)
+        for tier in self._candidates(case):
+            left = self._left.get(tier.name)
+            if left is not None and need.fits(left):
+                return tier.name
+        return None
+
+    def take(self, name: TierName, s: SnapshotView) -> None:
+        """A copy of it is planned there."""
+        self._left[name] -= copied(s)
+
+    def shortage(self, case: Case) -> str:
+        """Why there is no destination for it."""
+        tiers = self._candidates(case)
+        if not tiers:
+            return f"no tier below {self._scene.flash.name} to copy it to"
+        need = copied(case.s)
+        return f"no room for a copy: {'; '.join(self._lack(t, need) for t in tiers)}"
+
+    def _lack(self, tier: Tier, need: Amount) -> str:
+        left = self._left.get(tier.name)
+        if left is None:
+            return self._scene.offline(tier.name)
+        below = f"below its high watermark of {format_percent(tier.high)}, with all copies under way or planned"
+        if need.size_bytes > left.size_bytes:
+            room = format_size(max(0, left.size_bytes))
+            return f"it needs {format_size(need.size_bytes)} and {tier.name} has {room} {below}"
+        return f"it needs {need.inodes} inodes and {tier.name} has {max(0, left.inodes)} {below}"
+
+    def _candidates(self, case: Case) -> tuple[Tier, ...]:
+        home = self._scene.tier(case.s.dataset.home)
+        if home is not None and home.rank > self._scene.flash.rank:
+            return (home,)
+        return self._scene.cold

@@ -265,17 +265,17 @@ class EntryCopier:
 
     def special(self, name: bytes, inode: int, *, group: bytes | None = None) -> Row | os.stat_result:
         """Copy a link, FIFO or device; returns its row, or its status when it has other names (and no `group`)."""
-        source, destination, full = self.source, self.destination, self.full(name)
+        source, full = self.source, self.full(name)
         target = None
         try:
             st = os.stat(name, dir_fd=source, follow_symlinks=False)
             kind = entry_type(st)
-            if kind is None:
+            if stat.S_ISSOCK(st.st_mode):
                 raise Unsupported(
                     f"{show(full)} is a socket, which cannot be copied",
                     hint="Remove it from the snapshot; a socket is of use only while its program runs.",
                 )
-            if st.st_nlink > 1 and group is None:
+            if st.st_nlink > 1 and group is None and kind is not None and st.st_ino == inode:
                 return st
             if kind == "l":
                 target = os.readlink(name, dir_fd=source)
@@ -283,25 +283,29 @@ class EntryCopier:
             after = os.stat(name, dir_fd=source, follow_symlinks=False)
         except OSError as error:
             raise translate(error, show(full)) from error
-        if st.st_ino != inode or after.st_ctime_ns != st.st_ctime_ns or kind == "f":
+        if st.st_ino != inode or after.st_ctime_ns != st.st_ctime_ns or kind in (None, "f"):
             raise SourceChanged(f"{show(full)} was replaced while the tree was read")
         try:
-            self.clear(name)
-            if target is not None:
-                os.symlink(target, name, dir_fd=destination)
-            else:
-                os.mknod(name, stat.S_IFMT(st.st_mode) | 0o600, st.st_rdev, dir_fd=destination)
-            if (st.st_uid, st.st_gid) != self._ids:
-                os.chown(name, st.st_uid, st.st_gid, dir_fd=destination, follow_symlinks=False)
-            if target is None:
-                os.chmod(name, st.st_mode & 0o7777, dir_fd=destination)
-            for key, value in unpack_xattrs(xattrs).items():
-                os.setxattr(beside(destination, name), key, value, follow_symlinks=False)
-            os.utime(name, ns=(st.st_atime_ns, st.st_mtime_ns), dir_fd=destination, follow_symlinks=False)
+            self._make_special(name, st, target, xattrs)
         except OSError as error:
             raise write_refused(error, show(full)) from error
         size = 0 if target is None else len(target)
-        return _row(full, kind, st, size, xattrs, group=group, target=target)
+        return _row(full, kind or "", st, size, xattrs, group=group, target=target)
+
+    def _make_special(self, name: bytes, st: os.stat_result, target: bytes | None, xattrs: bytes | None) -> None:
+        destination = self.destination
+        self.clear(name)
+        if target is not None:
+            os.symlink(target, name, dir_fd=destination)
+        else:
+            os.mknod(name, stat.S_IFMT(st.st_mode) | 0o600, st.st_rdev, dir_fd=destination)
+        if (st.st_uid, st.st_gid) != self._ids:
+            os.chown(name, st.st_uid, st.st_gid, dir_fd=destination, follow_symlinks=False)
+        if target is None:
+            os.chmod(name, st.st_mode & 0o7777, dir_fd=destination)
+        for key, value in unpack_xattrs(xattrs).items():
+            os.setxattr(beside(destination, name), key, value, follow_symlinks=False)
+        os.utime(name, ns=(st.st_atime_ns, st.st_mtime_ns), dir_fd=destination, follow_symlinks=False)
 
 
 def _settle(fd: int, st: os.stat_result, full: bytes) -> os.stat_result:
@@ -320,7 +324,7 @@ def _write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
 
 
 def entry_type(st: os.stat_result) -> str | None:
-    """The manifest's letter for an entry that is no directory; None for a socket."""
+    """The manifest's letter for an entry; None for a directory or a socket."""
     return _TYPES.get(stat.S_IFMT(st.st_mode))
 
 

@@ -1,0 +1,155 @@
+"""The scene of a decision: what is the same for every snapshot, and each snapshot's case within it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tierd.model.hold import Hold
+from tierd.model.placement import Placement, PlacementState
+from tierd.model.plan import SnapshotView, View
+from tierd.model.policy import Policy
+from tierd.model.tier import Tier, TierName, TierUsage
+from tierd.model.transfer import Transfer, TransferKind, TransferState
+
+_LONGEST_BACKOFF = timedelta(hours=1)
+_FIRST_BACKOFF = timedelta(seconds=60)
+
+
+class Scene:
+    """A view at one moment, with its tiers looked up once.
+
+    Attributes:
+        flash: the tier of rank 0; cold: the others, fastest first.
+    """
+
+    def __init__(self, view: View, now: datetime) -> None:
+        self.view, self.now = view, now
+        self.flash = view.flash_tier
+        self.cold = tuple(sorted((t for t in view.tiers if t.rank > self.flash.rank), key=lambda t: t.rank))
+        self._tiers = {t.name: t for t in view.tiers}
+        self._ranks = {t.name: t.rank for t in self.cold}
+
+    def tier(self, name: TierName) -> Tier | None:
+        return self._tiers.get(name)
+
+    def usage(self, name: TierName) -> TierUsage:
+        """How full a tier is; one that nobody has looked at yet counts as offline."""
+        found = self.view.usage.get(name)
+        return found or TierUsage(tier=name, is_online=False, offline_reason="not looked at yet")
+
+    def is_online(self, name: TierName) -> bool:
+        found = self.view.usage.get(name)
+        return found is not None and found.is_online
+
+    def offline(self, name: TierName) -> str:
+        """`tier hdd is offline: no such directory`."""
+        return f"tier {name} is offline: {self.usage(name).offline_reason or 'its store was not found'}"
+
+    def case(self, s: SnapshotView) -> Case:
+        """One snapshot within this scene."""
+        flash: Placement | None = None
+        cold: list[Placement] = []
+        for p in s.placements:
+            if p.state is not PlacementState.VERIFIED:
+                continue
+            if p.tier == self.flash.name:
+                flash = p
+            elif p.tier in self._ranks:
+                cold.append(p)
+        if len(cold) > 1:
+            cold.sort(key=lambda p: self._preference(p, s))
+        return Case(scene=self, s=s, flash=flash, cold=cold[0] if cold else None)
+
+    def _preference(self, p: Placement, s: SnapshotView) -> tuple[bool, bool, int]:
+        """Which cold copy is read after a release: one that is online, at home first, then the fastest."""
+        return (not self.is_online(p.tier), p.tier != s.dataset.home, self._ranks[p.tier])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One snapshot as a decision sees it.
+
+    Attributes:
+        flash: its verified copy on flash.
+        cold: the verified copy that its path would lead to after a release.
+    """
+
+    scene: Scene
+    s: SnapshotView
+    flash: Placement | None
+    cold: Placement | None
+
+    @property
+    def now(self) -> datetime:
+        return self.scene.now
+
+    @property
+    def policy(self) -> Policy:
+        return self.s.dataset.policy
+
+    @property
+    def accessed_at(self) -> datetime:
+        return self.s.snapshot.accessed_at
+
+    @property
+    def settles_at(self) -> datetime:
+        return self.s.snapshot.changed_at + self.policy.settle_after
+
+    @property
+    def residency_ends_at(self) -> datetime | None:
+        """When the minimum residency after the last warm is over; None for one that was never warmed."""
+        warmed_at = self.s.snapshot.warmed_at
+        return None if warmed_at is None else warmed_at + self.policy.min_residency
+
+    @property
+    def migrates_at(self) -> datetime | None:
+        after = self.policy.migrate_after
+        return None if after is None else self.accessed_at + after
+
+    @property
+    def releases_at(self) -> datetime | None:
+        """When age alone releases it; None for under pressure only.
+
+        Without a cold copy age must ask for that first: a release never comes before the migrate it needs.
+        """
+        after = self.policy.release_after
+        if after is None:
+            return None
+        if self.cold is not None:
+            return self.accessed_at + after
+        migrate = self.policy.migrate_after
+        return None if migrate is None else self.accessed_at + max(after, migrate)
+
+    @property
+    def retries_at(self) -> datetime | None:
+        """When the back-off from the last failure is over; None where nothing failed."""
+        failed = self.s.last_failure
+        if failed is None:
+            return None
+        # Beyond six doublings the longest wait is reached: no power of a large attempt number is computed.
+        wait = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * (1 << min(max(failed.attempt, 1) - 1, 6)))
+        return (failed.finished_at or failed.created_at) + wait
+
+    @property
+    def holds(self) -> tuple[Hold, ...]:
+        if not self.s.holds:
+            return ()
+        return tuple(h for h in self.s.holds if h.is_active(self.now))
+
+    @property
+    def coldness(self) -> tuple[datetime, int, str, str]:
+        """Sort key, coldest first: the longest unused; of equals the largest, so that fewer have to go."""
+        snapshot = self.s.snapshot
+        return (snapshot.accessed_at, -snapshot.size_bytes, snapshot.ref.dataset, snapshot.ref.name)
+
+
+def is_leaving(t: Transfer) -> bool:
+    """Whether a live transfer takes the flash copy away in the end."""
+    return t.kind is TransferKind.MIGRATE and t.release
+
+
+def is_let_go(case: Case) -> bool:
+    """Whether a live release has given the flash copy up already: it can only be finished, a hold comes too late."""
+    live = case.s.live
+    return live is not None and is_leaving(live) and live.state is TransferState.RELEASING and case.flash is None

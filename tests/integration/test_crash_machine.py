@@ -3,6 +3,7 @@ against a model of the file contents. Whatever happens, the path shows exactly w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -52,10 +53,8 @@ class SnapshotLife(RuleBasedStateMachine):
         source = FLASH if kind is TransferKind.MIGRATE else HDD
         if source not in held:
             return
-        try:
+        with contextlib.suppress(Conflict):  # a transfer of the other kind is under way
             self.world.order(self.snapshot, kind, release=release)
-        except Conflict:
-            pass
 
     @rule(release=st.booleans())
     def migrate(self, release: bool) -> None:

@@ -30,7 +30,7 @@ class Rates:
             self._rate[pair] = known + _WEIGHT * (rate - known)
 
     def remember(self, history: Iterable[Transfer]) -> None:
-        """Learn from transfers that finished before this start, whatever their order; their copy took about half the time."""
+        """Learn from transfers that finished before this start; copying took about half of their time."""
         for transfer in sorted(history, key=lambda t: t.id):
             if transfer.state is TransferState.DONE and transfer.started_at and transfer.finished_at:
                 seconds = (transfer.finished_at - transfer.started_at).total_seconds()

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from tierd.errors import Corrupt, Held, SourceBusy, SourceChanged, SourceGone, StorageError, TierdError
+from tierd.errors import Corrupt, Held, SourceBusy, SourceChanged, StorageError, TierdError
 from tierd.model.effect import DropPlacement, Effect, MarkStale, PutPlacement, SetContent, SetRootInode, SetWarmed
 from tierd.model.placement import PlacementState
 from tierd.model.tier import TierKind
@@ -212,8 +212,7 @@ class Carrier:
             self._let_go()
         self.control.deafen()
         self.control.checkpoint("let go: trash")
-        with contextlib.suppress(SourceGone):  # it is in the trash already, or deleted
-            self.source.to_trash(self.job.transfer.key, here.site)
+        self.source.to_trash(self.job.transfer.key, here.site)
         self.control.checkpoint("delete")
         self.source.empty_trash(self.job.transfer.key, self.control)
         at_home = (SetRootInode(inode=0),) if here.site.home_path is not None else ()

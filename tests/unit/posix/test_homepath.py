@@ -52,15 +52,14 @@ def test_both_are_idempotent(home: HomePath) -> None:
 
 
 def test_the_path_resolves_at_every_instant(home: HomePath) -> None:
-    path = os.path.join(home.path, b"f")
+    path = Path(os.fsdecode(home.path)) / "f"
     stop, failures, reads = threading.Event(), [], [0]
 
     def read() -> None:
         while not stop.is_set():
             try:
-                with open(path, "rb") as file:
-                    if file.read() not in (b"flash", b"cold"):
-                        failures.append("wrong bytes")
+                if path.read_bytes() not in (b"flash", b"cold"):
+                    failures.append("wrong bytes")
                 reads[0] += 1
             except OSError as error:
                 failures.append(str(error))

@@ -236,21 +236,22 @@ class PosixStorage:
 
     def to_trash(self, transfer_key: str, site: Site) -> None:
         trash = self.private / "trash"
+        tree = self._releasable(site)
         with translated(str(trash)):
-            if not os.path.lexists(trash / transfer_key):
-                os.rename(self._releasable(site), os.fsencode(trash / transfer_key))
+            if tree is not None and not os.path.lexists(trash / transfer_key):
+                os.rename(tree, os.fsencode(trash / transfer_key))
+                fsync_directory(os.path.dirname(tree))
+                fsync_directory(trash)
             self._manifest_path(site).unlink(missing_ok=True)
-            for place in ("trash", "aside", "manifests"):
-                fsync_directory(self.private / place)
+            fsync_directory(self.private / "manifests")
 
-    def _releasable(self, site: Site) -> bytes:
-        """The tree that may go: never the one at the path itself."""
-        if site.home_path is None:
-            return self.tree(site)
-        home = self.home(site)
-        if home.in_slot().kind is not Kind.DIRECTORY:
-            raise SourceGone(f"no tree of {site.dataset}/{site.name} lies aside")
-        return home.slot
+    def _releasable(self, site: Site) -> bytes | None:
+        """The tree that may go, or None when it has gone already; never the one at the path itself."""
+        if site.home_path is not None:
+            home = self.home(site)
+            return home.slot if home.in_slot().kind is Kind.DIRECTORY else None
+        tree = self.tree(site)
+        return tree if os.path.lexists(tree) else None
 
     def empty_trash(self, transfer_key: str, control: Control) -> None:
         for name in sorted(os.listdir(self.private / "trash")):

@@ -125,6 +125,15 @@ class Placements(Session):
             total = conn.scalar(select(func.sum(placement.c.size_bytes)).where(placement.c.tier == tier))
             return total or 0
 
+    def placements_by_snapshot(self) -> dict[SnapshotId, list[Placement]]:
+        """All placements there are, gone snapshots included, in one query."""
+        found: dict[SnapshotId, list[Placement]] = {}
+        with self._reading() as conn:
+            for row in conn.execute(select(placement).order_by(placement.c.snapshot_id, placement.c.tier)):
+                one = rows.placement(row)
+                found.setdefault(one.snapshot_id, []).append(one)
+        return found
+
     def apply(self, snapshot_id: SnapshotId, effects: Sequence[Effect], *, now: datetime) -> None:
         """Apply effects outside an advance.
 

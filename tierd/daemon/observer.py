@@ -114,6 +114,8 @@ class Observer:
                 self.tick()
             except TierdError as error:
                 log.error("observer: %s", error)
+            except Exception:  # one bad round must not end the watch over every other snapshot
+                log.exception("observer: unexpected")
             self._wake.wait(self._config.observe.flush_interval_s)
             self._wake.clear()
 
@@ -181,19 +183,25 @@ class Observer:
             self._apply(dataset, change)
         if changes:
             self._watches_due = True
-        if is_full:
+        # After the first scan the tracker tells what changed; only while it may miss something is all measured again.
+        if is_full and (not self.is_ready or self._may_miss_changes()):
             for snapshot in self._catalog.snapshots(dataset.name):
                 if not self._is_moving(snapshot.id) and not self._stop.is_set():
                     self._measure(snapshot)
         return bool(changes)
 
+    def _may_miss_changes(self) -> bool:
+        status = self._tracker.status()
+        return status.is_degraded or status.name == "atime"  # access times say nothing of writes
+
     def _targets(self, snapshots: list[Snapshot]) -> dict[bytes, SnapshotId]:
         """Where tierd's own links lead, and whose they are."""
         roots = {t.name: t.root for t in self._config.tiers}
+        placements = self._catalog.placements_by_snapshot()
         return {
             os.fsencode(roots[p.tier] / p.location): s.id
             for s in snapshots
-            for p in self._catalog.placements(s.id)
+            for p in placements.get(s.id, [])
             if p.location is not None and p.tier in roots
         }
 
@@ -300,8 +308,9 @@ class Observer:
             for d in self._config.datasets
             if self._is_online(d.home)
         ]
+        placements = self._catalog.placements_by_snapshot()
         for snapshot in self._catalog.snapshots():
-            where = self._where(snapshot, self._catalog.placements(snapshot.id))
+            where = self._where(snapshot, placements.get(snapshot.id, []))
             if where is not None:
                 watches.append(
                     Watch(snapshot_id=snapshot.id, dataset=snapshot.ref.dataset, path=Path(os.fsdecode(where[0])))

@@ -150,6 +150,8 @@ class Daemon:
             self._prune()
         except TierdError as error:  # one bad round must not end the daemon; the next one tries again
             log.error("control loop: %s", error)
+        except Exception:  # as above; the log has what a bug report needs
+            log.exception("control loop: unexpected")
         live = self.mover.running
         self._notifier.alive(f"{live} transfer{'' if live == 1 else 's'} running")
 

@@ -84,7 +84,7 @@ class Mover:
         now = self._clock()
         self._lift_suppressions(now)
         with self._lock:
-            if self._is_stopping or self._catalog.all_paused:
+            if self._is_stopping:
                 return
             free = self._config.mover.workers - len(self._running)
             running = set(self._running)

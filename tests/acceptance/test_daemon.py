@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.daemon_process import DaemonProcess
+from tests.conftest import SmallMount
 from tests.world import digest_tree
 
 
@@ -301,3 +302,55 @@ def test_a_warmed_snapshot_is_not_taken_for_a_changed_one(daemon: DaemonProcess)
     daemon.start()  # measures everything again
     assert daemon.snapshot("ds/v1")["changed_at"] == changed_at
     assert daemon.snapshot("ds/v1")["residency"] == "premigrated"
+
+
+@pytest.mark.mounts
+def test_above_the_high_watermark_the_coldest_leave_until_the_low_one(tmp_path: Path, small_mount: SmallMount) -> None:
+    flash = small_mount("ext4", size_mb=64)
+    daemon = DaemonProcess(tmp_path, flash=flash, flash_extra='high = "60%"\nlow = "40%"')
+    try:
+        for number in range(5):
+            snapshot = daemon.dataset / f"v{number}"
+            snapshot.mkdir(parents=True)
+            (snapshot / "f").write_bytes(os.urandom(8 << 20))
+        daemon.start()
+        for number in (3, 4, 0):  # v1 and v2 are the coldest
+            (daemon.dataset / f"v{number}" / "f").read_bytes()
+            daemon.wait_until(
+                lambda number=number: daemon.snapshot(f"ds/v{number}")["read_at"] is not None, "the read is known"
+            )
+        daemon.wait_for_residency("ds/v1", "migrated")
+        daemon.wait_for_residency("ds/v2", "migrated")
+
+        def used() -> float:
+            return next(t["used_ratio"] for t in daemon.get("/v1/tiers").json()["items"] if t["name"] == "flash")
+
+        daemon.wait_until(lambda: used() <= 0.4, "the low watermark is reached")
+        assert daemon.snapshot("ds/v0")["residency"] == "resident"
+    finally:
+        daemon.close()
+
+
+def test_a_warm_that_can_never_fit_is_refused_with_the_reason(tmp_path: Path) -> None:
+    daemon = DaemonProcess(tmp_path, flash_extra='capacity = "1 MiB"')
+    (daemon.archive / "a1").mkdir()
+    (daemon.archive / "a1" / "f").write_bytes(os.urandom(2 << 20))
+    daemon.start()
+    try:
+        daemon.wait_for_residency("archive/a1", "migrated")
+        answer = daemon.cli("warm", "archive/a1", "--wait")
+        assert answer.returncode == 6
+        assert "2 MiB" in answer.stderr
+        assert "1 MiB" in answer.stderr
+        fallback = daemon.cli("warm", "archive/a1", "--wait", "--fallback")
+        assert fallback.returncode == 0
+        assert fallback.stdout == f"{daemon.archive / 'a1'}\n"
+    finally:
+        daemon.close()
+
+
+def test_without_a_daemon_the_message_says_what_was_tried(daemon: DaemonProcess) -> None:
+    answer = daemon.cli("status")
+    assert answer.returncode == 3
+    assert str(daemon.base / "api.sock") in answer.stderr
+    assert "Traceback" not in answer.stderr

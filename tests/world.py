@@ -95,6 +95,7 @@ class World:
         pattern: str | None = "*",
         policy: Policy | None = None,
         mover: MoverConfig | None = None,
+        hdd_rate: int | None = None,
     ) -> None:
         self.base = base
         self.roots = {FLASH: flash or base / "flash", HDD: hdd or base / "hdd"}
@@ -103,7 +104,10 @@ class World:
         self.home = home
         self.data = self.roots[home] / "datasets" / "ds"
         self.data.mkdir(parents=True, exist_ok=True)
-        tiers = (Tier(name=FLASH, root=self.roots[FLASH], rank=0), Tier(name=HDD, root=self.roots[HDD], rank=1))
+        tiers = (
+            Tier(name=FLASH, root=self.roots[FLASH], rank=0),
+            Tier(name=HDD, root=self.roots[HDD], rank=1, write_rate=hdd_rate),
+        )
         dataset = Dataset(name="ds", path=self.data, home=home, pattern=pattern, policy=policy or Policy())
         settings = mover or MoverConfig(backoff_s=0.0, release_wait_s=0.5, nice=0)
         self.config = Config(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.world import FLASH, HDD, Trap, World, digest_tree, is_done
+from tierd.config import MoverConfig
 from tierd.model.placement import Residency
 from tierd.model.tier import TierName
 from tierd.model.transfer import TransferKind, TransferState
@@ -143,6 +145,56 @@ def test_a_whole_dataset_can_be_the_snapshot(tmp_path: Path) -> None:
     assert is_done(world.recall(snapshot))
     assert digest_tree(world.data) == before
     world.close()
+
+
+def test_workers_leave_processor_and_disks_to_the_training(tmp_path: Path) -> None:
+    world = World(tmp_path, mover=MoverConfig(nice=7, io_class="idle"))
+    seen: list[tuple[int, str]] = []
+
+    def look(message: object) -> None:
+        if getattr(message, "step", "") == "verify":
+            workers = _children(os.getpid())
+            seen.extend((os.getpriority(os.PRIO_PROCESS, pid), _io_class(pid)) for pid in workers)
+
+    world.attempts.hook = staticmethod(look)
+    assert is_done(world.migrate(world.make()))
+    assert seen
+    assert set(seen) == {(7, "idle")}
+    world.close()
+
+
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task")
+    return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+
+
+def _io_class(pid: int) -> str:
+    answer = subprocess.run(["ionice", "-p", str(pid)], capture_output=True, text=True, check=True)
+    return answer.stdout.partition(":")[0].strip()
+
+
+def test_a_rate_limit_holds(tmp_path: Path) -> None:
+    world = World(tmp_path, hdd_rate=2_000_000)
+    snapshot = world.make(files=4, size=1_000_000)
+    begin = time.monotonic()
+    assert is_done(world.migrate(snapshot))
+    # The tier's rate is shared evenly over the two slots: 4 MB at 1 MB/s, with what may pass at once in the beginning.
+    assert time.monotonic() - begin > 2
+    world.close()
+
+
+def test_several_transfers_run_at_once(world: World) -> None:
+    orders = [world.order(world.make(name, files=2), TransferKind.MIGRATE) for name in ("v1", "v2", "v3")]
+    running: set[int] = set()
+
+    def look(_message: object) -> None:
+        running.add(world.mover.running)
+
+    world.attempts.hook = staticmethod(look)
+    world.step()
+    assert max(running) == world.config.mover.workers == 2
+    for order in orders:
+        assert is_done(world.finish(world.catalog.transfer(order.id)))
 
 
 # -- other people ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis import Case
+from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from tests.api_world import TOKENS, S, api_world
 from tierd.model.transfer import TransferKind
@@ -48,4 +49,9 @@ schema = _filled()
     suppress_health_check=list(HealthCheck),
 )
 def test_every_route_keeps_to_its_schema(case: Case[Any]) -> None:
-    case.call_and_validate(headers={"Authorization": f"Bearer {TOKENS['admin']}"})
+    # An empty list or object as the value of a parameter is not sent at all: what arrives is a valid request.
+    vanishes = any(value in ([], {}, None) for value in (case.query or {}).values())
+    case.call_and_validate(
+        headers={"Authorization": f"Bearer {TOKENS['admin']}"},
+        excluded_checks=[negative_data_rejection] if vanishes else [],
+    )

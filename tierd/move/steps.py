@@ -62,6 +62,7 @@ class Carrier:
         self.source = open_storage(job.source)
         self.destination = open_storage(job.destination)
         self.state = job.transfer.state
+        self._as_of: datetime | None = None
 
     def run(self) -> None:
         """Go on from the transfer's state to its end.
@@ -151,6 +152,8 @@ class Carrier:
             with contextlib.closing(manifest):
                 self._compare_with_known(manifest)
                 self.control.checkpoint("prove")
+                # The copy is of this moment: what is written from here on makes it stale.
+                self._as_of = self.clock()
                 self._prove(self.source, here, manifest, leases="writers", side="source")
                 self.control.checkpoint("save manifest")
                 self.source.save_manifest(here.site, manifest, "source")
@@ -193,7 +196,7 @@ class Carrier:
                 content_id=published.content_id,
                 size_bytes=published.size_bytes,
                 entries=published.entries,
-                verified_at=self.clock(),
+                verified_at=self._as_of or self.clock(),
             ),
             SetContent(tier=self.job.source.tier.name, content_id=published.content_id),
         )

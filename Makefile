@@ -36,8 +36,9 @@ format: $(VENV)/.installed-dev ## Format the code and repair what can be repaire
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: system-packages $(VENV)/.installed-dev ## Measure copying against cp and rsync (as root; takes minutes)
-	$(BIN)/pytest tests/benchmarks -s $(ARGS)
+bench: system-packages $(VENV)/.installed-dev ## Measure copying against cp and rsync, and the API (as root; takes minutes)
+	$(BIN)/python tests/benchmarks/copying.py --back $(ARGS)
+	$(BIN)/python tests/benchmarks/api_latency.py
 
 clean: ## Remove .venv, caches and builds
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis

@@ -223,8 +223,10 @@ def test_a_missing_disk_is_off_line_and_nothing_is_written_or_forgotten(daemon: 
     assert daemon.snapshot("archive/a1")["residency"] == "migrated"
     assert list(daemon.hdd.iterdir()) == []
     daemon.hdd.rmdir()
+    (daemon.hdd.with_name("unplugged") / "archive" / "a2").mkdir()
     daemon.hdd.with_name("unplugged").rename(daemon.hdd)
     daemon.wait_until(lambda: all(t["is_online"] for t in daemon.get("/v1/tiers").json()["items"]), "the disk is back")
+    daemon.wait_for_residency("archive/a2", "migrated")
 
 
 def test_sighup_takes_a_good_configuration_and_refuses_a_bad_one(daemon: DaemonProcess) -> None:

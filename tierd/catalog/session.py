@@ -25,6 +25,8 @@ class Session:
         self._write_lock = threading.Lock()
         self._news = threading.Condition()
         self._is_closed = False
+        self._shared: Connection | None = None
+        self._sharer: int | None = None
         with self._reading() as conn:
             self._newest_event: int = conn.scalar(_NEWEST)
 
@@ -77,8 +79,27 @@ class Session:
             yield conn
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let the writes of this thread share one transaction, and so one wait for the disk.
+
+        Each write is still all or nothing, but none is kept before the block ends, and reads do not see them until
+        then. For many small writes that may be lost together; nobody else can write meanwhile, so keep it short.
+        """
+        with self._writing() as conn:
+            self._shared, self._sharer = conn, threading.get_ident()
+            try:
+                yield
+            finally:
+                self._shared, self._sharer = None, None
+
+    @contextmanager
     def _writing(self) -> Iterator[Connection]:
         """One transaction: all of it or nothing is kept; those who wait for events are told after the commit."""
+        shared = self._shared
+        if shared is not None and self._sharer == threading.get_ident():
+            with translated(self.path), shared.begin_nested():
+                yield shared
+            return
         with self._write_lock:
             self._check_open()
             with translated(self.path), self._db.writer.begin() as conn:

@@ -12,21 +12,21 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from tierd.catalog import Catalog
 from tierd.config import Config
-from tierd.errors import SourceChanged, TierdError
+from tierd.errors import NotFound, SourceChanged, TierdError
 from tierd.fs.walk import open_root
 from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.effect import MarkStale
 from tierd.model.observation import AccessBatch, Measure
 from tierd.model.placement import Placement, PlacementState
 from tierd.model.tier import TierName
-from tierd.observe.discover import discover
+from tierd.observe.discover import Found, discover
 from tierd.observe.measure import keeps_atime, measure
 from tierd.observe.reconcile import Appeared, Back, Change, Gone, Renamed, Replaced, reconcile
 from tierd.observe.tracker import Tracker, Watch
@@ -37,6 +37,8 @@ _QUIET = timedelta(seconds=5)
 """A tree that is being written is measured when the writing pauses for this long …"""
 _PATIENCE = timedelta(minutes=5)
 """… or at the latest after this long."""
+_TOGETHER = 100
+"""Writes that share a transaction: other writers wait for it, a tenth of a second at most."""
 
 
 class Observer:
@@ -71,7 +73,9 @@ class Observer:
         self._dirty: dict[SnapshotId, tuple[datetime, datetime]] = {}  # since when, last sign of change
         self._scan_due = clock()
         self._watches_due = True
+        self._measure_all = True
         self._warned: set[str] = set()
+        self._writes: list[Callable[[], None]] = []
         self.is_ready = False
         self.last_scan_at: datetime | None = None
 
@@ -89,6 +93,12 @@ class Observer:
     def placements_changed(self) -> None:
         """A transfer ended: copies lie elsewhere now, the tracker must watch other places."""
         self._watches_due = True
+        self._wake.set()
+
+    def rescan(self) -> None:
+        """A tier is back: what happened there meanwhile, nobody has seen."""
+        self._measure_all = True
+        self._scan_due = self._clock()
         self._wake.set()
 
     def suppress(self, snapshot_id: SnapshotId) -> None:
@@ -139,6 +149,7 @@ class Observer:
             self._watches_due = False
             self._tracker.update(self._watches())
         if is_full:
+            self._measure_all = False
             self._scan_due = now + timedelta(seconds=self._config.observe.scan_interval_s)
             self.last_scan_at = self._clock()
             if not self.is_ready:
@@ -178,26 +189,29 @@ class Observer:
         known = self._catalog.snapshots(dataset.name, include_gone=True)
         with self._lock:
             busy = set(self._moving)
-        changes = reconcile(known, discovery, self._targets(known).get, busy=busy)
+        placements = self._catalog.placements_by_snapshot()
+        changes = reconcile(known, discovery, self._targets(known, placements).get, busy=busy)
         for change in changes:
             self._apply(dataset, change)
         if changes:
             self._watches_due = True
         # After the first scan the tracker tells what changed; only while it may miss something is all measured again.
-        if is_full and (not self.is_ready or self._may_miss_changes()):
+        if is_full and (self._measure_all or self._may_miss_changes()):
             for snapshot in self._catalog.snapshots(dataset.name):
                 if not self._is_moving(snapshot.id) and not self._stop.is_set():
-                    self._measure(snapshot)
+                    self._measure(snapshot, placements.get(snapshot.id, []))
+        self._write_out()
         return bool(changes)
 
     def _may_miss_changes(self) -> bool:
         status = self._tracker.status()
         return status.is_degraded or status.name == "atime"  # access times say nothing of writes
 
-    def _targets(self, snapshots: list[Snapshot]) -> dict[bytes, SnapshotId]:
+    def _targets(
+        self, snapshots: list[Snapshot], placements: Mapping[SnapshotId, list[Placement]]
+    ) -> dict[bytes, SnapshotId]:
         """Where tierd's own links lead, and whose they are."""
         roots = {t.name: t.root for t in self._config.tiers}
-        placements = self._catalog.placements_by_snapshot()
         return {
             os.fsencode(roots[p.tier] / p.location): s.id
             for s in snapshots
@@ -209,12 +223,7 @@ class Observer:
         now = self._clock()
         match change:
             case Appeared(found):
-                ref = SnapshotRef(dataset.name, found.name)
-                snapshot = self._catalog.add_snapshot(
-                    ref, path=found.path, root_inode=found.root_inode, home=dataset.home, now=now
-                )
-                log.info("found %s", ref)
-                self._measure(snapshot)
+                self._enter(dataset, found)
             case Renamed(snapshot, found):
                 self._catalog.rename_snapshot(snapshot.id, SnapshotRef(dataset.name, found.name), found.path, now)
             case Back(snapshot, found):
@@ -224,10 +233,28 @@ class Observer:
                 # Another tree under the same name is another snapshot; the old one keeps its cold copies.
                 if snapshot.gone_at is None:
                     self._catalog.mark_gone(snapshot.id, now)
-                self._apply(dataset, Appeared(found))
+                self._enter(dataset, found)
             case Gone(snapshot):
                 self._catalog.mark_gone(snapshot.id, now)
                 log.warning("%s is gone from %s; its cold copies stay", snapshot.ref, dataset.path)
+
+    def _enter(self, dataset: Dataset, found: Found) -> None:
+        """Make a new snapshot known, measured if that is possible now."""
+        ref = SnapshotRef(dataset.name, found.name)
+        measured = None  # while it is being written; then again when that pauses
+        with contextlib.suppress(SourceChanged):
+            measured = self._walk(os.fsencode(found.path), str(ref))
+
+        def write() -> None:
+            now = self._clock()
+            snapshot = self._catalog.add_snapshot(
+                ref, path=found.path, root_inode=found.root_inode, home=dataset.home, now=now, measure=measured
+            )
+            if measured is None:
+                self._mark_dirty(snapshot.id, now)
+            log.info("found %s", ref)
+
+        self._submit(write)
 
     # -- measures ----------------------------------------------------------------------------------------------
 
@@ -237,34 +264,67 @@ class Observer:
             if self._is_moving(snapshot_id) or (now - last < _QUIET and now - since < _PATIENCE):
                 continue
             del self._dirty[snapshot_id]
-            with contextlib.suppress(TierdError):
-                self._measure(self._catalog.snapshot_by_id(snapshot_id))
+            with contextlib.suppress(NotFound):
+                self._measure(self._catalog.snapshot_by_id(snapshot_id), self._catalog.placements(snapshot_id))
                 done = True
+        self._write_out()
         return done
 
-    def _measure(self, snapshot: Snapshot) -> None:
+    def _measure(self, snapshot: Snapshot, placements: list[Placement]) -> None:
         """Walk the snapshot's tree where it lies now, and record what was found."""
-        placements = self._catalog.placements(snapshot.id)
         where = self._where(snapshot, placements)
         if where is None:
-            return
+            return  # its tier is offline; everything is looked at again when it is back
         tree, placement = where
         try:
-            fd = open_root(tree)
-            try:
-                found = measure(fd, keeps_atime=keeps_atime(fd), now=self._clock())
-            finally:
-                os.close(fd)
+            found = self._walk(tree, str(snapshot.ref))
         except SourceChanged:
             self._mark_dirty(snapshot.id, self._clock())
             return
-        except TierdError as error:
-            self._warn_once(f"{snapshot.ref} cannot be measured: {error.message}")
+        if found is None:
             return
-        recorded = self._catalog.record_measure(
-            snapshot.id, self._without_our_doing(found, snapshot, placement), now=self._clock()
-        )
-        self._mark_stale(recorded, placements, placement)
+        measured = self._without_our_doing(found, snapshot, placement)
+
+        def write() -> None:
+            recorded = self._catalog.record_measure(snapshot.id, measured, now=self._clock())
+            self._mark_stale(recorded, placements, placement)
+
+        self._submit(write)
+
+    def _walk(self, tree: bytes, name: str) -> Measure | None:
+        """Measure a tree; None (and a warning) when it cannot be read.
+
+        Raises:
+            SourceChanged: it changes right now.
+        """
+        try:
+            fd = open_root(tree)
+            try:
+                return measure(fd, keeps_atime=keeps_atime(fd), now=self._clock())
+            finally:
+                os.close(fd)
+        except SourceChanged:
+            raise
+        except TierdError as error:
+            self._warn_once(f"{name} cannot be measured: {error.message}")
+            return None
+
+    def _submit(self, write: Callable[[], None]) -> None:
+        """Write soon, together with others: thousands of snapshots must not wait for the disk one by one."""
+        self._writes.append(write)
+        if len(self._writes) >= _TOGETHER:
+            self._write_out()
+
+    def _write_out(self) -> None:
+        if not self._writes:
+            return
+        writes, self._writes = self._writes, []
+        with self._catalog.together():
+            for write in writes:
+                try:
+                    write()
+                except TierdError as error:
+                    log.warning("observer: %s", error)
 
     def _where(self, snapshot: Snapshot, placements: list[Placement]) -> tuple[bytes, Placement | None] | None:
         """The tree that the path leads to, and its placement; None when it cannot be looked at now."""

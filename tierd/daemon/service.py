@@ -141,7 +141,8 @@ class Daemon:
         self._beat = time.monotonic()
         try:
             self._note_clock()
-            self.tiers.look()
+            if self.tiers.look():
+                self.observer.rescan()
             for lease in self.catalog.expire_leases(self.clock()):
                 log.info("lease %s of %s expired", lease.id, lease.holder)
             if self.observer.is_ready:

@@ -39,8 +39,13 @@ class Tiers:
         self._lock = threading.Lock()
         self._usage: dict[TierName, TierUsage] = {}
 
-    def look(self) -> None:
-        """Look at every tier now; a change of on line or off line becomes an event."""
+    def look(self) -> bool:
+        """Look at every tier now; a change of on line or off line becomes an event.
+
+        Returns:
+            Whether a tier is on line that was not before.
+        """
+        is_back = False
         for tier in self._tiers:
             fresh = self._look_at(tier)
             with self._lock:
@@ -48,6 +53,8 @@ class Tiers:
                 self._usage[tier.name] = fresh
             if before is None or before.is_online != fresh.is_online:
                 self._announce(fresh, is_first=before is None)
+                is_back = is_back or (before is not None and fresh.is_online)
+        return is_back
 
     def _look_at(self, tier: Tier) -> TierUsage:
         try:

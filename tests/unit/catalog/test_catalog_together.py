@@ -49,9 +49,13 @@ def test_one_that_fails_takes_no_other_with_it(catalog: Catalog) -> None:
 
 
 def test_nothing_is_kept_of_a_block_that_fails(catalog: Catalog) -> None:
-    with pytest.raises(RuntimeError), catalog.together():
-        _add(catalog, "v1")
-        raise RuntimeError
+    def fail() -> None:
+        with catalog.together():
+            _add(catalog, "v1")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert catalog.snapshots() == []
     _add(catalog, "v1")
     catalog.close()
@@ -64,12 +68,17 @@ def test_another_thread_waits_and_is_not_mixed_in(catalog: Catalog) -> None:
         _add(catalog, "theirs")
         done.set()
 
-    with pytest.raises(RuntimeError), catalog.together():
-        _add(catalog, "mine")
-        thread = threading.Thread(target=other)
-        thread.start()
-        assert not done.wait(0.2)
-        raise RuntimeError
+    thread = threading.Thread(target=other)
+
+    def fail() -> None:
+        with catalog.together():
+            _add(catalog, "mine")
+            thread.start()
+            assert not done.wait(0.2)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     thread.join(10)
     assert [s.ref.name for s in catalog.snapshots()] == ["theirs"]
     catalog.close()

@@ -77,6 +77,26 @@ class SnapshotLife(RuleBasedStateMachine):
         self.world.step(trap=Trap(at=at))
         self.world.restart()
 
+    @rule(write_at=st.integers(1, 40), die_at=st.integers(1, 60), name=NAMES, content=CONTENTS, restarts=st.booleans())
+    def is_written_to_in_the_middle(
+        self, write_at: int, die_at: int, name: str, content: bytes, restarts: bool
+    ) -> None:
+        seen = 0
+
+        def write(_message: object) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == write_at:
+                self.write(name, content)
+
+        self.world.attempts.hook = staticmethod(write)
+        try:
+            self.world.step(trap=Trap(at=die_at))
+        finally:
+            self.world.attempts.hook = None
+        if restarts:
+            self.world.restart()
+
     # -- what must hold ---------------------------------------------------------------------------------------
 
     @invariant()

@@ -26,6 +26,7 @@ from tierd.model.effect import MarkStale
 from tierd.model.observation import AccessBatch, Measure
 from tierd.model.placement import Placement, PlacementState
 from tierd.model.tier import TierName
+from tierd.model.transfer import TransferState
 from tierd.observe.discover import Found, discover
 from tierd.observe.measure import keeps_atime, measure
 from tierd.observe.reconcile import Appeared, Back, Change, Gone, Renamed, Replaced, reconcile
@@ -37,6 +38,7 @@ _QUIET = timedelta(seconds=5)
 """A tree that is being written is measured when the writing pauses for this long …"""
 _PATIENCE = timedelta(minutes=5)
 """… or at the latest after this long."""
+_SWITCHING = (TransferState.VERIFYING, TransferState.COMMITTED, TransferState.RELEASING)
 _TOGETHER = 100
 """Writes that share a transaction: other writers wait for it, a tenth of a second at most."""
 
@@ -189,6 +191,8 @@ class Observer:
         known = self._catalog.snapshots(dataset.name, include_gone=True)
         with self._lock:
             busy = set(self._moving)
+        # A transfer that was interrupted around the switch: the path is ahead of the catalog until it goes on.
+        busy |= {t.snapshot_id for t in self._catalog.transfers(live_only=True, limit=100_000) if t.state in _SWITCHING}
         placements = self._catalog.placements_by_snapshot()
         changes = reconcile(known, discovery, self._targets(known, placements).get, busy=busy)
         for change in changes:

@@ -122,6 +122,7 @@ class Attempt:
         transfer = self.job.transfer
         match message:
             case Advance():
+                self._notice_release(message)
                 if message.expected is TransferState.COPYING:
                     self._catalog.set_progress(transfer.id, self.copied_bytes, self.copied_files)
                 self._catalog.advance(
@@ -138,6 +139,12 @@ class Attempt:
             case Report():
                 self._note(message)
                 self._pass_on_wishes()
+
+    def _notice_release(self, message: Advance) -> None:
+        """A release ordered after this attempt began: the next attempt, which knows of it, ends the transfer."""
+        transfer = self.job.transfer
+        if message.new is TransferState.DONE and not transfer.release and self._catalog.transfer(transfer.id).release:
+            raise Interrupted("stop")
 
     def _pass_on_wishes(self) -> None:
         if self._wish_to_stop.is_set():

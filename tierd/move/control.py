@@ -36,3 +36,7 @@ class DeskControl:
     def deafen(self) -> None:
         """From here on the work is only undone or finished: requests to stop come too late."""
         self._is_deaf = True
+
+    def listen(self) -> None:
+        """What an earlier attempt had left is in order: requests to stop are heard again."""
+        self._is_deaf = False

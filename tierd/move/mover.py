@@ -127,8 +127,11 @@ class Mover:
         """Start a worker; returns how many slots that takes."""
         try:
             job = self._job(transfer)
-        except (NotFound, TierdError) as error:
-            self._file_error(transfer.id, transfer.state, error)
+        except TierdError as error:
+            if transfer.state in _FRESH:
+                self._file_error(transfer.id, transfer.state, error)
+            else:  # given up now, its path could be left leading to the wrong copy: it goes on when all is configured
+                self._waiting[transfer.id] = f"waiting: {error.message}"
             return 0
         attempt = self._attempts(job, self._catalog, self._clock, self._ended)
         with self._lock:

@@ -10,6 +10,8 @@ Invariants (must), from which the order of the steps follows:
      and the copy to be deleted was proven unchanged after the path led away from it.
  I2  The path leads to a copy only while that copy is complete.
  I3  The catalog calls a copy verified only when it is durable, compared, and in place.
+ I4  The path is not led away from a copy that somebody wrote to since the path led there: what it shows is the
+     snapshot, also after a crash or when a switch is undone.
 """
 
 from __future__ import annotations
@@ -17,33 +19,26 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from tierd.errors import Corrupt, Held, SourceBusy, SourceChanged, StorageError, TierdError
+from tierd.errors import Corrupt, SourceBusy, SourceChanged, StorageError, TierdError
 from tierd.model.effect import DropPlacement, Effect, MarkStale, PutPlacement, SetContent, SetRootInode, SetWarmed
 from tierd.model.placement import PlacementState
-from tierd.model.tier import TierKind
 from tierd.model.transfer import TransferKind, TransferState
 from tierd.move.control import DeskControl
 from tierd.move.job import Desk, Job, Place
+from tierd.move.proofs import prove
+from tierd.move.switch import home_inode, lead_to, leads_to, open_storage
 from tierd.storage.base import CopyLimits, Published
 from tierd.storage.manifest import Manifest, Side
-from tierd.storage.posix.evidence import first_rotten, inodes_inside
-from tierd.storage.posix.holders import find_holders
-from tierd.storage.posix.prove import Leases, prove_unchanged
+from tierd.storage.posix.evidence import first_rotten
+from tierd.storage.posix.prove import Leases
 from tierd.storage.posix.store import PosixStorage, side_of
 
 S = TransferState
 _POLL_S = 0.25
-
-
-def open_storage(place: Place) -> PosixStorage:
-    """The driver for a tier."""
-    match place.tier.kind:
-        case TierKind.POSIX:
-            return PosixStorage(place.tier.root, place.identity)
 
 
 class Carrier:
@@ -91,6 +86,7 @@ class Carrier:
     def _migrate(self) -> None:
         transfer, there = self.job.transfer, self.job.destination.placement
         if self.state is S.QUEUED:
+            self._check_path()
             if self._is_let_go():
                 self._advance(S.RELEASING, message="the flash copy was given up before; deleting it")
             elif there is not None and there.state is PlacementState.VERIFIED and self._is_current():
@@ -106,7 +102,8 @@ class Carrier:
             self._advance(S.VERIFYING)
         if self.state is S.VERIFYING:
             published = self._verify_and_publish()
-            self._advance(S.COMMITTED, *self._names(published, PlacementState.VERIFIED))
+            at_home = (SetRootInode(inode=published.root_inode),) if published.location is None else ()
+            self._advance(S.COMMITTED, *self._names(published, PlacementState.VERIFIED), *at_home, message=self._kept())
         if self.state is S.COMMITTED:
             self.destination.empty_trash(transfer.key, self.control)  # the stale copy that this one replaced
             if not transfer.release:
@@ -115,6 +112,26 @@ class Carrier:
             self._advance(S.RELEASING)
         if self.state is S.RELEASING:
             self._release()
+
+    def _check_path(self) -> None:
+        """Before a migration begins: the path must lead to its source, to its destination when that was let go.
+
+        An earlier attempt may have ended between the two.
+
+        Raises:
+            SourceChanged: it does not, and somebody wrote to where it leads.
+        """
+        here, there = self.job.source, self.job.destination
+        if self._is_let_go():
+            if leads_to(self.job, here):
+                raise SourceChanged(f"the path leads to the unfinished copy on tier {here.tier.name}")
+        elif leads_to(self.job, there):
+            if not self._lead_back(self.destination, there, here):
+                raise SourceChanged(
+                    f"{self.job.snapshot.ref} was written to on tier {there.tier.name} while its path led there",
+                    hint=f"That is the snapshot now. Warm it: the copy on tier {here.tier.name} is replaced.",
+                )
+            self.control.listen()
 
     def _is_let_go(self) -> bool:
         mine = self.job.source.placement
@@ -140,8 +157,18 @@ class Carrier:
     def _copy(self) -> None:
         self.control.checkpoint("copy")
         limits = CopyLimits(processes=self.job.settings.processes, bytes_per_s=self.job.bytes_per_s)
-        with self._tree(self.source, self.job.source) as fd:
+        fd = self.source.open_tree(self.job.source.site)
+        try:
+            self._check_root(fd)
             self.destination.receive(fd, self.job.transfer.key, limits, self.control).close()
+        finally:
+            os.close(fd)
+
+    def _check_root(self, fd: int) -> None:
+        """Another directory at the path is another snapshot: the next scan will know it."""
+        known = (self.job.snapshot.root_inode, home_inode(self.job))
+        if self.job.source.site.home_path is not None and any(known) and os.fstat(fd).st_ino not in known:
+            raise SourceChanged(f"another directory lies at the path of {self.job.snapshot.ref}")
 
     def _verify_and_publish(self) -> Published:
         """Compare, prove the source unchanged, put the copy in place, and note what the source's tree looks like."""
@@ -154,19 +181,35 @@ class Carrier:
                 self.control.checkpoint("prove")
                 # The copy is of this moment: what is written from here on makes it stale.
                 self._as_of = self.clock()
+                manifest.set_meta({"as_of": self._as_of.isoformat()})
                 self._prove(self.source, here, manifest, leases="writers", side="source")
                 self.control.checkpoint("save manifest")
                 self.source.save_manifest(here.site, manifest, "source")
-        self.control.checkpoint("publish")
+            self.control.checkpoint("publish")
         return self._publish()
 
     def _publish(self) -> Published:
         """Put the copy in place (or find that it is), and know from here on where it lies."""
         there = self.job.destination
+        if there.site.home_path is None:
+            above = open_storage(self.job.home).home(self.job.home.site).open_parent()
+            try:
+                self.destination.fence(there.site, above)
+            finally:
+                os.close(above)
         published = self.destination.publish(self.job.transfer.key, there.site)
         site = replace(there.site, location=published.location)
         self.job = replace(self.job, destination=replace(there, site=site))
+        manifest = self.destination.manifest(site)
+        if self._as_of is None and manifest is not None:  # an earlier attempt made it
+            with contextlib.closing(manifest):
+                as_of = manifest.meta.get("as_of")
+            self._as_of = datetime.fromisoformat(as_of) if as_of else None
         return published
+
+    def _kept(self) -> str:
+        kept = ", ".join(self.destination.kept)
+        return f"somebody had written to the copy that was replaced: it was kept at {kept}" if kept else ""
 
     def _compare_with_known(self, fresh: Manifest) -> None:
         """Rotten bytes must not travel: what the source's own manifest says of files nobody touched must hold.
@@ -209,10 +252,12 @@ class Carrier:
         if not self._is_let_go():
             try:
                 self._lead_away()
-            except TierdError:
-                self._lead_to(here)
+                self.desk.let_go()
+            except (TierdError, OSError):
+                if not self._lead_back(self.destination, there, here):
+                    name = there.tier.name
+                    self._advance(S.QUEUED, MarkStale(here.tier.name), message=f"written to on tier {name} meanwhile")
                 raise
-            self._let_go()
         self.control.deafen()
         self.control.checkpoint("let go: trash")
         self.source.to_trash(self.job.transfer.key, here.site)
@@ -232,10 +277,10 @@ class Carrier:
             self.control.checkpoint("check both copies")
             if other.content_id() != mine.content_id():
                 raise SourceChanged("the cold copy is of another version; the snapshot will be copied anew")
-            self._prove(self.destination, there, other, leases=None)
+            self._prove_destination(other)
             self._prove(self.source, here, mine, leases="all")
             self.control.checkpoint("switch the path")
-            self._lead_to(there)
+            lead_to(self.job, there)
             self.control.checkpoint("check again")
             deadline = time.monotonic() + self.job.settings.release_wait_s
             while True:
@@ -249,40 +294,49 @@ class Carrier:
                     time.sleep(_POLL_S)
             self.control.checkpoint("let go")
 
-    def _let_go(self) -> None:
+    def _prove_destination(self, manifest: Manifest) -> None:
+        there = self.job.destination
         try:
-            self.desk.let_go()
-        except Held:
-            self._lead_to(self.job.source)
-            raise
+            self._prove(self.destination, there, manifest, leases=None)
+        except SourceChanged as error:
+            if leads_to(self.job, there):
+                raise
+            message = f"the copy on tier {there.tier.name} is damaged or was written to: {error.message}"
+            self._advance(S.QUEUED, MarkStale(there.tier.name), message=message)
+            raise SourceChanged(f"{message}; the snapshot will be copied anew") from error
 
-    def _lead_to(self, place: Place) -> None:
-        """Make the path lead to this place's copy. Idempotent."""
-        home = open_storage(self.job.home)
-        path = home.home(self.job.home.site)
-        links = [p.tier.root / p.site.location for p in (self.job.source, self.job.destination) if p.site.location]
-        known = [os.fsencode(link) for link in links]
-        if place.site.home_path is not None:
-            path.lead_home(expected_inode=self._home_inode(home), known_targets=known)
-        else:
-            target = open_storage(place).tree(place.site)
-            path.lead_to(target, expected_inode=self._home_inode(home), known_targets=known)
+    def _lead_back(self, storage: PosixStorage, left: Place, to: Place) -> bool:
+        """Undo a switch to `left`: the path leads to `to` again. Requests to stop come too late from here on.
 
-    def _home_inode(self, home: PosixStorage) -> int:
-        """Root inode of the tree on the home tier: what tierd put there last, else what was found there first."""
-        manifest = home.manifest(self.job.home.site)
+        Returns:
+            False when somebody wrote to `left` since the path led there, or may do so now: that is the snapshot
+            then, and the path stays.
+        """
+        self.control.deafen()
+        manifest = storage.manifest(left.site) if leads_to(self.job, left) else None
         if manifest is None:
-            return self.job.snapshot.root_inode
+            lead_to(self.job, to)
+            return True
         with contextlib.closing(manifest):
-            root = manifest.root_stamp(side_of(manifest))
-        return root.inode if root is not None else self.job.snapshot.root_inode
+            try:
+                self._prove(storage, left, manifest, leases="writers")
+            except (SourceChanged, SourceBusy):
+                return False
+            lead_to(self.job, to)
+            try:
+                self._prove(storage, left, manifest, leases="writers")
+            except (SourceChanged, SourceBusy):
+                lead_to(self.job, left)
+                return False
+        return True
 
     # -- recall ----------------------------------------------------------------------------------------
 
     def _recall(self) -> None:
         there = self.job.destination.placement
         if self.state is S.QUEUED:
-            if there is not None and there.state is PlacementState.VERIFIED:
+            is_there = there is not None and there.state is PlacementState.VERIFIED
+            if is_there and not leads_to(self.job, self.job.source):
                 self._advance(S.DONE, SetWarmed(at=self.clock()), message="it is on flash already")
                 return
             self._advance(S.COPYING)
@@ -292,41 +346,36 @@ class Carrier:
         if self.state is S.VERIFYING:
             published = self._verify_and_publish()
             # Not "verified" yet: a warm is ready only once the path leads to the flash copy.
-            self._advance(S.COMMITTED, *self._names(published, PlacementState.PARTIAL))
+            self._advance(S.COMMITTED, *self._names(published, PlacementState.PARTIAL), message=self._kept())
         else:
             published = self._publish()
         if self.state is S.COMMITTED:
             self._bring_home(published)
 
     def _bring_home(self, published: Published) -> None:
-        """Switch the path to the flash copy; undo it when the cold copy was written to meanwhile."""
+        """Switch the path to the flash copy; undo it when the cold copy was written to meanwhile.
+
+        Once somebody wrote to the flash copy at the path there is no way back: the cold copy is stale then.
+        """
         here, there = self.job.source, self.job.destination
+        stale: tuple[Effect, ...] = ()
         known = self.source.manifest(here.site)
         if known is None:
             raise SourceChanged("the manifest of the cold copy is missing; it will be copied anew")
         with contextlib.closing(known):
             try:
                 self.control.checkpoint("switch the path")
-                self._lead_to(there)
+                lead_to(self.job, there)
                 self.control.checkpoint("check again")
                 self._prove(self.source, here, known, leases="writers")
-            except TierdError:
-                self._lead_to(here)
-                raise
+            except (TierdError, OSError):
+                if self._lead_back(self.destination, there, here):
+                    raise
+                stale = (MarkStale(here.tier.name),)
         self.destination.empty_trash(self.job.transfer.key, self.control)
         at_home = (SetRootInode(inode=published.root_inode),) if published.location is None else ()
         warm = self._names(published, PlacementState.VERIFIED)
-        self._advance(S.DONE, *warm, *at_home, SetWarmed(at=self.clock()), message=f"on {there.tier.name}")
-
-    # -- proving ---------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _tree(self, storage: PosixStorage, place: Place) -> Iterator[int]:
-        fd = storage.open_tree(place.site)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+        self._advance(S.DONE, *warm, *stale, *at_home, SetWarmed(at=self.clock()), message=f"on {there.tier.name}")
 
     def _prove(
         self,
@@ -337,27 +386,6 @@ class Carrier:
         leases: Leases | None,
         side: Side | None = None,
     ) -> None:
-        """Prove that the tree is what the manifest says, and (leases="all") that nobody is in it.
-
-        Args:
-            leases: "all": no process has anything of it open; "writers": none has a file open for writing.
-            side: which stamps are this tree's; None asks the manifest.
-
-        Raises:
-            SourceChanged, SourceBusy
-        """
-        stamps = side or side_of(manifest)
-        with self._tree(storage, place) as fd:
-            if leases == "all":
-                self._check_holders(fd, manifest, stamps)
-            prove_unchanged(fd, manifest, stamps=stamps, leases=leases, control=self.control)
-            if leases == "all":
-                self._check_holders(fd, manifest, stamps)
-
-    def _check_holders(self, fd: int, manifest: Manifest, side: Side) -> None:
-        ours = (os.getpid(), os.getppid())  # the daemon's scans hold directories open for an instant
-        holders = [h for h in find_holders(os.fstat(fd).st_dev) if h.pid not in ours]
-        inside = inodes_inside(manifest, side, {h.inode for h in holders})
-        for holder in holders:
-            if holder.inode in inside:
-                raise SourceBusy(f"{self.job.snapshot.ref} is in use: {holder}")
+        """See `prove`."""
+        ref = self.job.snapshot.ref
+        prove(storage, place.site, manifest, leases=leases, side=side, ref=ref, control=self.control)

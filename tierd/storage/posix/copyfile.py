@@ -14,9 +14,10 @@ from typing import Any
 
 from blake3 import blake3
 
-from tierd.errors import SourceChanged, Unsupported
+from tierd.errors import SourceBusy, SourceChanged, Unsupported
 from tierd.fs.walk import open_directory, show, translate
 from tierd.storage.manifest import CHUNK
+from tierd.storage.posix.leases import has_writer
 from tierd.storage.posix.limits import Board
 from tierd.storage.posix.metadata import beside, read_xattrs, unpack_xattrs, write_refused, write_xattrs
 from tierd.storage.posix.parts import Parts
@@ -62,6 +63,7 @@ class EntryCopier:
         self._buffer = memoryview(bytearray(CHUNK + 1))
         self._ranges: RangeCopier | None = None
         self._dropped = 0
+        self._can_lease = True
 
     def enter(self, path: bytes, inode: int | None = None) -> None:
         """Open a directory on both sides (the last one stays open); with `inode`, it must be that one."""
@@ -130,6 +132,7 @@ class EntryCopier:
             cached: it was in the page cache before tierd touched it, so it stays there.
         """
         full = self.full(name)
+        self._refuse_writers(fd, full)
         if st.st_ctime_ns > time.time_ns() - _RACY_NS:
             st = _settle(fd, st, full)
         try:
@@ -148,6 +151,24 @@ class EntryCopier:
             if not cached:
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         return _row(full, "f", st, st.st_size, xattrs, group=group, digest=digest), digests
+
+    def _refuse_writers(self, fd: int, full: bytes) -> None:
+        """Stores into a mapping that exists already leave no trace in the times; a mapping made later sets ctime.
+
+        So nobody may have the file open for writing when it is read; whoever comes after is found by the proof.
+        """
+        if not self._can_lease:
+            return
+        try:
+            writer = has_writer(fd)
+        except OSError as error:
+            raise translate(error, show(full)) from error
+        if writer is None:
+            self._can_lease = False
+        elif writer:
+            raise SourceBusy(
+                f"a process has {show(full)} open for writing", hint="It is tried again later, when the file is closed."
+            )
 
     def _small(self, name: bytes, fd: int, st: os.stat_result, full: bytes, xattrs: bytes | None) -> bytes:
         try:

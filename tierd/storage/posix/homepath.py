@@ -26,8 +26,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from tierd.errors import SourceChanged, SourceGone
-from tierd.fs.linux import rename_exchange
+from tierd.fs.linux import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2, rename_exchange
 from tierd.fs.walk import open_root, show, translate, translated
+
+_BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 
 
 class Kind(StrEnum):
@@ -54,11 +56,13 @@ class HomePath:
         path: the dataset's path for the snapshot.
         aside: the directory of slots on the same file system.
         key: the snapshot's key, the name of its slot.
+        root: the tier's root, above `path`; below it no link is followed on the way to the path.
     """
 
     path: bytes
     aside: Path
     key: str
+    root: Path | None = None
 
     @property
     def slot(self) -> bytes:
@@ -67,7 +71,7 @@ class HomePath:
     def at_path(self) -> Occupant:
         """What lies at the path now (MISSING also when the dataset's directory is gone)."""
         try:
-            parent = self._open_parent()
+            parent = self.open_parent()
         except SourceGone:
             return Occupant(kind=Kind.MISSING)
         try:
@@ -92,6 +96,22 @@ class HomePath:
             return self.slot
         raise SourceGone(f"{show(self.path)} holds no directory any more")
 
+    def open_tree(self) -> int:
+        """Open the root directory of the home tier's own tree, at the path or in the slot; the caller closes it.
+
+        Raises:
+            SourceGone: it is at neither.
+        """
+        with contextlib.suppress(SourceGone):
+            parent = self.open_parent()
+            try:
+                return _open_child(parent, os.path.basename(self.path))
+            finally:
+                os.close(parent)
+        with self._open_aside() as aside, contextlib.suppress(SourceGone):
+            return _open_child(aside, os.fsencode(self.key))
+        raise SourceGone(f"{show(self.path)} holds no directory any more")
+
     def lead_to(self, target: bytes, *, expected_inode: int, known_targets: Collection[bytes] = ()) -> None:
         """Make the path a link to `target`; the tree that was there is in the slot afterwards.
 
@@ -107,6 +127,7 @@ class HomePath:
         with self._both() as (parent, aside), translated(show(self.path)):
             now = _occupant(parent, name)
             if now.kind is Kind.LINK and now.target == target:
+                _sync(parent, aside)  # whoever made it may have been killed before this
                 return
             slot = os.fsencode(self.key)
             if now.kind is Kind.LINK and now.target in known_targets:
@@ -126,7 +147,7 @@ class HomePath:
             if came.kind is not Kind.DIRECTORY or came.inode != expected_inode:
                 rename_exchange(aside, slot, parent, name)
                 raise SourceChanged(f"{show(self.path)} was replaced while it was being switched")
-            _restore_mtime(aside, slot, owner)
+            restore_mtime(aside, slot, owner)
             _sync(parent, aside)
 
     def lead_home(self, *, expected_inode: int, known_targets: Collection[bytes]) -> None:
@@ -144,6 +165,7 @@ class HomePath:
             now = _occupant(parent, name)
             beside = _occupant(aside, slot)
             if now.kind is Kind.DIRECTORY and now.inode == expected_inode:
+                _sync(parent, aside)
                 if beside.kind is Kind.LINK:
                     os.unlink(slot, dir_fd=aside)
                 return
@@ -158,7 +180,7 @@ class HomePath:
             if came.kind is not Kind.LINK or came.target not in known_targets:
                 rename_exchange(aside, slot, parent, name)
                 raise SourceChanged(f"{show(self.path)} was replaced while it was being switched")
-            _restore_mtime(parent, name, tree)
+            restore_mtime(parent, name, tree)
             _sync(parent, aside)
             os.unlink(slot, dir_fd=aside)
 
@@ -171,8 +193,10 @@ class HomePath:
                 hint="If this is meant, `tierd ls` will show the new tree as a snapshot of its own soon.",
             )
 
-    def _open_parent(self) -> int:
-        return open_root(os.path.dirname(self.path))
+    def open_parent(self) -> int:
+        """Open the directory that the path is in; the caller closes it."""
+        parent = os.path.dirname(self.path)
+        return open_root(parent) if self.root is None else open_below(self.root, parent)
 
     @contextlib.contextmanager
     def _open_aside(self) -> Iterator[int]:
@@ -184,12 +208,34 @@ class HomePath:
 
     @contextlib.contextmanager
     def _both(self) -> Iterator[tuple[int, int]]:
-        parent = self._open_parent()
+        parent = self.open_parent()
         try:
             with self._open_aside() as aside:
                 yield parent, aside
         finally:
             os.close(parent)
+
+
+def open_below(root: Path, path: bytes) -> int:
+    """Open a directory below a tier's root, following no link on the way: users may own directories in between.
+
+    Raises:
+        SourceGone: there is no such directory, or a link is on the way.
+    """
+    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _open_child(top, os.path.relpath(path, os.fsencode(root)))
+    finally:
+        os.close(top)
+
+
+def _open_child(parent: int, path: bytes) -> int:
+    try:
+        return openat2(parent, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, resolve=_BELOW)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
+            raise SourceGone(f"{show(path)} is not a directory any more, or a link leads there") from error
+        raise translate(error, show(path)) from error
 
 
 def _occupant(parent: int, name: bytes) -> Occupant:
@@ -216,7 +262,7 @@ def _make_link(aside: int, name: bytes, target: bytes, *, like: os.stat_result |
             os.chown(name, like.st_uid, like.st_gid, dir_fd=aside, follow_symlinks=False)
 
 
-def _restore_mtime(parent: int, name: bytes, before: os.stat_result) -> None:
+def restore_mtime(parent: int, name: bytes, before: os.stat_result) -> None:
     """An exchange is no change of the tree, but xfs sets the mtime of a directory that takes part in one.
 
     Should somebody add an entry in this instant, the proof after the switch finds the entry itself.

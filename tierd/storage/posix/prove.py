@@ -24,6 +24,7 @@ from tierd.fs.walk import open_directory, scan, show, translate, translated
 from tierd.storage.control import Control
 from tierd.storage.manifest import Entry, Manifest, Side
 from tierd.storage.posix.crew import Answer, Crew, Job
+from tierd.storage.posix.leases import NO_LEASES
 from tierd.storage.posix.limits import Board
 from tierd.storage.posix.metadata import read_xattrs
 
@@ -33,7 +34,6 @@ Leases = Literal["all", "writers"]
 _BATCH = 256
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LEASES = {"all": fcntl.F_WRLCK, "writers": fcntl.F_RDLCK}
-_NO_LEASES = (errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.ENOLCK)
 _PATIENCE_S = (0.001, 0.005, 0.02)
 """Pauses before a file counts as busy: another of its names may be under test, or a scanner looks at it."""
 
@@ -170,7 +170,7 @@ def _try_lease(at: int, name: bytes, path: bytes, st: os.stat_result, lease: int
         except BlockingIOError:  # another lease on it is being broken
             fd = -1
         except OSError as error:
-            if error.errno in _NO_LEASES:
+            if error.errno in NO_LEASES:
                 return False
             raise translate(error, show(path)) from error
         if fd >= 0:
@@ -182,7 +182,7 @@ def _try_lease(at: int, name: bytes, path: bytes, st: os.stat_result, lease: int
                 return True
             except OSError as error:
                 if error.errno != errno.EAGAIN:
-                    if error.errno in _NO_LEASES:
+                    if error.errno in NO_LEASES:
                         return False
                     raise translate(error, show(path)) from error
             finally:

@@ -6,6 +6,7 @@
     <root>/.tierd/aside/<snapshot>       the slot beside the path of a snapshot at home here
     <root>/.tierd/manifests/<snapshot>.db
     <root>/.tierd/trash/<transfer>       authorised for deletion
+    <root>/.tierd/kept/<snapshot>.<…>    stale copies that somebody had written to: for people to look at
 
 The order of `publish`, in which a crash at any point leaves something that the next call finishes:
  1. write into the staged manifest where the copy will go          (durable)
@@ -22,15 +23,17 @@ import stat
 from collections.abc import Collection
 from pathlib import Path
 
-from tierd.errors import Corrupt, Denied, SourceGone, StorageError
+from tierd.errors import Corrupt, Denied, SourceBusy, SourceChanged, SourceGone, StorageError
 from tierd.fs.linux import rename_exchange, rename_noreplace
 from tierd.fs.walk import open_root, show, translate, translated
 from tierd.storage.base import CopyLimits, Published, Site
-from tierd.storage.control import Control
+from tierd.storage.control import Control, Unlimited
 from tierd.storage.manifest import Manifest, Side, delete_manifest
 from tierd.storage.posix.copy import CopyOptions, copy_tree
-from tierd.storage.posix.homepath import HomePath, Kind
+from tierd.storage.posix.fence import fence
+from tierd.storage.posix.homepath import HomePath, open_below, restore_mtime
 from tierd.storage.posix.identity import PRIVATE, check_identity, fsync_directory
+from tierd.storage.posix.prove import prove_unchanged
 from tierd.storage.posix.trash import delete_tree
 from tierd.storage.posix.verify import verify_copy
 
@@ -50,6 +53,8 @@ class PosixStorage:
         self.root = root
         self.identity = identity
         self.private = root / PRIVATE
+        self.kept: list[str] = []
+        """Where `publish` put stale copies that somebody had written to."""
 
     def attach(self) -> None:
         check_identity(self.root, self.identity)
@@ -65,7 +70,7 @@ class PosixStorage:
         """The snapshot's path and slot; only for sites on their home tier."""
         if site.home_path is None:
             raise StorageError(f"{site.dataset}/{site.name} is not at home on {self.root}")
-        return HomePath(site.home_path, self.private / "aside", site.snapshot_key)
+        return HomePath(site.home_path, self.private / "aside", site.snapshot_key, self.root)
 
     def tree(self, site: Site) -> bytes:
         """Absolute path of the copy in place.
@@ -81,7 +86,9 @@ class PosixStorage:
 
     def open_tree(self, site: Site) -> int:
         """Open the root directory of the copy in place; the caller closes it."""
-        return open_root(self.tree(site))
+        if site.home_path is not None:
+            return self.home(site).open_tree()
+        return open_below(self.root, self.tree(site))
 
     # -- copying in --------------------------------------------------------------------------------------
 
@@ -106,12 +113,12 @@ class PosixStorage:
         return manifest
 
     def needs_verification(self, transfer_key: str) -> bool:
-        """Whether a staged copy lies here that `publish` has not begun to put in place."""
+        """Whether a staged copy lies here that is not verified, or that `publish` has not begun to put in place."""
         path = self.staging(transfer_key) / MANIFEST
         if not path.exists():
             return False
         with contextlib.closing(Manifest.open(path)) as manifest:
-            return "location" not in manifest.meta
+            return "location" not in manifest.meta or manifest.root_stamp("copy") is None
 
     # -- publishing --------------------------------------------------------------------------------------
 
@@ -122,15 +129,13 @@ class PosixStorage:
         staging = self.staging(transfer_key)
         manifest = Manifest.open(staging / MANIFEST)
         try:
-            location = manifest.meta.get("location")
-            if location is None:
-                location = self._choose_location(transfer_key, site)
-                manifest.set_meta({"location": location, "transfer": transfer_key, "side": "copy"})
             root = manifest.root_stamp("copy")
             if root is None:
                 raise Corrupt(f"the staged copy of {site.dataset}/{site.name} was never verified")
+            location = self._choose_location(transfer_key, site, manifest.meta.get("location"), root.inode)
+            manifest.set_meta({"location": location, "transfer": transfer_key, "side": "copy"})
             target = self.private / "aside" / site.snapshot_key if site.home_path is not None else self.root / location
-            self._place(staging / TREE, target, root.inode, transfer_key)
+            self._place(staging / TREE, target, root.inode, transfer_key, site)
             totals = manifest.totals()
             published = Published(
                 location=None if site.home_path is not None else location,
@@ -167,17 +172,34 @@ class PosixStorage:
                 size_bytes=totals.size_bytes,
             )
 
-    def _choose_location(self, transfer_key: str, site: Site) -> str:
-        """Where people will find the copy: <dataset>/<snapshot>, with a suffix where that is taken."""
-        if site.location is not None:
-            return site.location  # a stale copy of the same snapshot, replaced in place
-        plain = f"{site.dataset}/{site.name}"
-        return plain if not os.path.lexists(self.root / plain) else f"{plain}~{transfer_key[:8]}"
+    def _choose_location(self, transfer_key: str, site: Site, chosen: str | None, inode: int) -> str:
+        """Where people will find the copy: <dataset>/<snapshot>, with a suffix where that is taken.
 
-    def _place(self, tree: Path, target: Path, inode: int, transfer_key: str) -> None:
+        What the catalog or an earlier attempt names may belong to another snapshot by now: looked at each time.
+        """
+        plain = f"{site.dataset}/{site.name}"
+        for location in (chosen, site.location, plain):
+            if location is not None and (site.home_path is not None or self._may_take(location, site, inode)):
+                return location
+        return f"{plain}~{transfer_key[:8]}"
+
+    def _may_take(self, location: str, site: Site, inode: int) -> bool:
+        """Whether nothing is there, or the new copy, or a stale copy of the same snapshot (replaced in place)."""
+        path = self.root / location
+        return not os.path.lexists(path) or _inode(path) in (inode, self._own_inode(site) or inode)
+
+    def _own_inode(self, site: Site) -> int | None:
+        """Root inode of the copy that the manifest in place describes."""
+        manifest = self._readable_manifest(site)
+        if manifest is None:
+            return None
+        with contextlib.closing(manifest):
+            root = manifest.root_stamp(side_of(manifest))
+        return None if root is None else root.inode
+
+    def _place(self, tree: Path, target: Path, inode: int, transfer_key: str, site: Site) -> None:
         """Rename the staged tree to `target`; a stale copy that is there goes to the trash."""
         with translated(str(target)):
-            target.parent.mkdir(mode=0o755, exist_ok=True)
             parent = open_root(os.fsencode(target.parent))
             if os.fstat(parent).st_uid != os.geteuid():
                 os.close(parent)
@@ -193,16 +215,80 @@ class PosixStorage:
                     except OSError as error:
                         if error.errno != errno.EEXIST:
                             raise
+                        if site.home_path is None and _inode(target) != self._own_inode(site):
+                            raise StorageError(f"{show(os.fsencode(target))} was taken meanwhile") from error
+                        before = os.stat(target.name, dir_fd=parent, follow_symlinks=False)
                         rename_exchange(staging, os.fsencode(tree.name), parent, os.fsencode(target.name))
+                        if stat.S_ISDIR(before.st_mode):
+                            restore_mtime(staging, os.fsencode(tree.name), before)
                 if _inode(target) != inode:
                     raise Corrupt(f"the copy is not at {show(os.fsencode(target))} after it was put there")
                 if os.path.lexists(tree):  # what was there before: the stale copy, or a leftover link
-                    os.rename(tree, self.private / "trash" / f"{transfer_key}.stale")
+                    self._put_away(tree, transfer_key, site)
                 os.fsync(parent)
                 os.fsync(staging)
             finally:
                 os.close(parent)
                 os.close(staging)
+
+    def fence(self, site: Site, like_fd: int) -> None:
+        """Make the directory that will hold the copy, open to those who may enter the directory `like_fd`."""
+        path = (self.root / (site.location or f"{site.dataset}/{site.name}")).parent
+        with translated(str(path)):
+            try:
+                path.mkdir(mode=0o700)
+                fsync_directory(path.parent)
+            except FileExistsError:
+                if not path.is_dir() or path.is_symlink():
+                    raise
+            fd = open_below(self.root, os.fsencode(path))
+            try:
+                if os.fstat(fd).st_uid != os.geteuid():
+                    raise Denied(
+                        f"{path} belongs to another user, who could move copies under tierd's feet",
+                        hint="Remove it, or give it to the user that runs tierd.",
+                    )
+                fence(fd, like_fd)
+            finally:
+                os.close(fd)
+
+    def _put_away(self, stale: Path, transfer_key: str, site: Site) -> None:
+        """To the trash with a stale copy that is as it was made; what somebody wrote to it is nowhere else: keep it."""
+        if _inode(stale) is None or self._is_untouched(stale, site):
+            os.rename(stale, self._free("trash", f"{transfer_key}.stale"))
+            return
+        (self.private / "kept").mkdir(mode=0o700, exist_ok=True)
+        kept = self._free("kept", f"{site.snapshot_key}.{transfer_key}")
+        os.rename(stale, kept)
+        fsync_directory(kept.parent)
+        fsync_directory(self.private)
+        self.kept.append(str(kept))
+
+    def _readable_manifest(self, site: Site) -> Manifest | None:
+        with contextlib.suppress(Corrupt):
+            return self.manifest(site)
+        return None
+
+    def _is_untouched(self, stale: Path, site: Site) -> bool:
+        manifest = self._readable_manifest(site)
+        if manifest is None:
+            return False
+        fd = open_root(os.fsencode(stale))
+        try:
+            prove_unchanged(fd, manifest, stamps=side_of(manifest), leases="writers", control=Unlimited())
+        except (SourceChanged, SourceBusy):
+            return False
+        finally:
+            os.close(fd)
+            manifest.close()
+        return True
+
+    def _free(self, place: str, name: str) -> Path:
+        """A name below one of the private directories that is not in use."""
+        path, number = self.private / place / name, 1
+        while os.path.lexists(path):
+            path, number = self.private / place / f"{name}.{number}", number + 1
+        return path
 
     # -- manifests -----------------------------------------------------------------------------------------
 
@@ -231,8 +317,9 @@ class PosixStorage:
         staging = self.staging(transfer_key)
         if staging.exists():
             with translated(str(staging)):
-                staging.rename(self.private / "trash" / f"{transfer_key}.staging")
-            self._delete(f"{transfer_key}.staging", lambda: None)
+                gone = self._free("trash", f"{transfer_key}.staging")
+                staging.rename(gone)
+            self._delete(gone.name, lambda: None)
 
     def to_trash(self, transfer_key: str, site: Site) -> None:
         trash = self.private / "trash"
@@ -246,12 +333,12 @@ class PosixStorage:
             fsync_directory(self.private / "manifests")
 
     def _releasable(self, site: Site) -> bytes | None:
-        """The tree that may go, or None when it has gone already; never the one at the path itself."""
-        if site.home_path is not None:
-            home = self.home(site)
-            return home.slot if home.in_slot().kind is Kind.DIRECTORY else None
-        tree = self.tree(site)
-        return tree if os.path.lexists(tree) else None
+        """The tree that may go, or None when it has gone already; never the one at the path, or another's."""
+        if site.home_path is None and site.location is None:
+            return None
+        tree = self.home(site).slot if site.home_path is not None else self.tree(site)
+        found = _inode(Path(os.fsdecode(tree)))
+        return tree if found is not None and self._own_inode(site) in (None, found) else None
 
     def empty_trash(self, transfer_key: str, control: Control) -> None:
         for name in sorted(os.listdir(self.private / "trash")):

@@ -152,7 +152,7 @@ class World:
         found = []
         for tier in self.config.tiers:
             store = self.store(tier.name)
-            found += store.sweep(self.mover.live_keys(), Unlimited())
+            found += store.sweep(self.mover.live_keys, Unlimited())
         return found
 
     def store(self, name: TierName) -> PosixStorage:

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,13 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.world import HDD, Trap, World, digest_tree, is_done
+from tests.world import FLASH, HDD, Trap, World, digest_tree, is_done
 from tierd.daemon.observer import Observer
+from tierd.daemon.sweeper import Sweeper
+from tierd.daemon.tiers import Tiers
 from tierd.model.dataset import SnapshotRef
 from tierd.model.effect import MarkStale
 from tierd.model.placement import Residency
 from tierd.model.transfer import TransferKind, TransferState
 from tierd.observe.choose import choose
+from tierd.storage.base import Site
+from tierd.storage.manifest import Entry, Manifest
 
 
 @pytest.fixture
@@ -86,6 +91,14 @@ def test_written_at_the_path_while_tierd_was_down_in_the_middle_of_a_release(wor
     world.run(transfer, attempts=10)
     assert (snapshot.path / "f0").read_bytes() == b"written through the link"
     assert (snapshot.path / "results").read_bytes() == b"new through the link"
+    assert world.residency(snapshot) is Residency.MIGRATED
+    newest = digest_tree(snapshot.path)
+    assert is_done(world.finish(world.recall(snapshot)))
+    assert not snapshot.path.is_symlink()
+    assert digest_tree(snapshot.path) == newest
+    assert is_done(world.finish(world.release(snapshot)))
+    assert digest_tree(snapshot.path) == newest
+    assert world.litter() == []
 
 
 def test_written_at_the_path_before_a_late_lease_stops_the_release(world: World) -> None:
@@ -188,7 +201,6 @@ def test_a_copy_never_takes_the_place_of_another_snapshots_copy(world: World) ->
     world.step(trap=Trap(step="publish"))  # dies, and is paused, with its place chosen but not taken
     world.catalog.set_paused(transfer.id, True, world.now)
     staged = next((world.roots[HDD] / ".tierd" / "staging").iterdir())
-    from tierd.storage.manifest import Manifest
 
     with Manifest.open(staged / "manifest.db") as manifest:
         manifest.set_meta({"location": "ds/v1", "transfer": transfer.key, "side": "copy"})
@@ -416,3 +428,93 @@ def test_the_daemon_becomes_ready_after_a_recall_that_was_cut_off_and_written_to
     assert is_done(world.finish(transfer))
     assert (snapshot.path / "results").read_bytes() == b"written before the restart"
     assert world.catalog.snapshot(snapshot.ref).id == snapshot.id
+
+
+def test_an_unfinished_copy_of_a_transfer_cancelled_while_it_waits_is_swept_while_the_daemon_runs(world: World) -> None:
+    snapshot = world.make()
+    transfer = world.order(snapshot, TransferKind.MIGRATE)
+    world.attempts.hook = _at("verify", lambda: (snapshot.path / "f0").write_bytes(b"changed"))  # type: ignore[assignment]
+    assert world.run(transfer).state is TransferState.QUEUED
+    running = world.order(world.make("v2"), TransferKind.MIGRATE)
+    world.catalog.set_paused(running.id, True, world.now)
+    world.catalog.request_cancel(transfer.id, world.now)
+    assert len(world.litter()) == 1
+    tiers = Tiers(world.config.tiers, world.catalog, lambda: world.now, lambda _name: 0)
+    tiers.look()
+    sweeper = Sweeper(tiers, world.mover.live_keys)
+    sweeper.start()
+    for _ in range(100):
+        if not world.litter():
+            break
+        time.sleep(0.05)
+    sweeper.stop()
+    assert world.litter() == []
+
+
+def test_a_manifest_replaces_one_whose_writer_was_killed(world: World) -> None:
+    """SQLite keeps a journal beside the file, by name: it must not be played back into another manifest."""
+    snapshot = world.make()
+    site = Site(snapshot_key=snapshot.key, dataset="ds", name="v1", location=None, home_path=bytes(snapshot.path))
+    store = world.store(FLASH)
+
+    def made(count: int, size: int) -> Path:
+        path = world.base / f"{count}.db"
+        with Manifest.create(path) as manifest:
+            row = {"type": "f", "size": size, "mode": 0, "uid": 0, "gid": 0, "mtime_ns": 0, "atime_ns": 0}
+            manifest.add(Entry(path=b"%06d" % n, **row) for n in range(count))  # type: ignore[arg-type]
+            manifest.commit()
+        return path
+
+    with Manifest.open(made(20_000, 1)) as old, Manifest.open(made(19_000, 2)) as new:
+        store.save_manifest(site, old, "source")
+        path = store.private / "manifests" / f"{snapshot.key}.db"
+        code = """
+import os, signal, sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute("PRAGMA cache_size = 10")
+db.execute("UPDATE entry SET size = 3")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+        subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+        assert path.with_name(path.name + "-journal").exists()
+        store.save_manifest(site, new, "source")
+        found = store.manifest(site)
+        assert found is not None
+        with found:
+            assert [e.size for e in found.entries()] == [2] * 19_000
+            assert found.content_id() == new.content_id()
+
+
+# -- containers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.mounts
+@pytest.mark.parametrize("part", [".", "sub", "f0"])
+def test_a_snapshot_that_a_container_has_mounted_is_not_released(
+    world: World, needs_root: None, tmp_path: Path, part: str
+) -> None:
+    """The container keeps the flash tree whatever becomes of the path, also while it has nothing open."""
+    snapshot = world.make()
+    inside = tmp_path / "data in the container"
+    if part == "f0":
+        inside.touch()
+    else:
+        inside.mkdir()
+    code = """
+import subprocess, sys
+subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+subprocess.run(["mount", "--bind", sys.argv[1], sys.argv[2]], check=True)
+print(flush=True)
+sys.stdin.read()
+"""
+    command = ["unshare", "--mount", sys.executable, "-c", code, str(snapshot.path / part), str(inside)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as container:
+        assert container.stdout is not None
+        assert container.stdout.readline() == b"\n"
+        transfer = world.release(snapshot)
+        assert transfer.error_code == "source_busy", transfer.error
+        assert "data in the container" in (transfer.error or "")
+        assert not snapshot.path.is_symlink()
+        container.communicate(b"")
+    assert is_done(world.finish(transfer))
+    assert snapshot.path.is_symlink()

@@ -19,6 +19,7 @@ from tierd.catalog import Catalog
 from tierd.config import Config, Mounts, load
 from tierd.daemon.notify import Notifier
 from tierd.daemon.observer import Observer
+from tierd.daemon.sweeper import Sweeper
 from tierd.daemon.tiers import Tiers
 from tierd.decide import plan
 from tierd.errors import ConfigError, TierdError
@@ -61,6 +62,7 @@ class Daemon:
         self.mover = Mover(
             config, self.catalog, self.clock, self.tiers.usage, self.observer, on_end=self._transfer_ended
         )
+        self.sweeper = Sweeper(self.tiers, self.mover.live_keys)
         self.server = ApiServer(
             create_app(config=config, catalog=self.catalog, ports=self, clock=self.clock), config.api
         )
@@ -94,7 +96,7 @@ class Daemon:
         self._note_clock()
         self.catalog.add_event("daemon.started", now=self.clock(), message=f"tierd {__version__} started")
         self.tiers.look()
-        self.tiers.sweep(self.mover.live_keys())
+        self.sweeper.start()
         self.server.start()
         self.observer.start()
         self._notifier.ready()
@@ -108,6 +110,7 @@ class Daemon:
         self.server.stop()
         self.mover.stop(_WORKER_STOP_S)
         self.observer.stop()
+        self.sweeper.stop()
         self.catalog.add_event("daemon.stopped", now=self.clock(), message="stopped; transfers go on at the next start")
         self.catalog.close()
         log.info("stopped")

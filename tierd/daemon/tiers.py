@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from tierd.catalog import Catalog
-from tierd.errors import TierdError, TierOffline
+from tierd.errors import Interrupted, TierdError, TierOffline
 from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.observe.usage import usage as measure_usage
-from tierd.storage.control import Unlimited
+from tierd.storage.control import Control
 from tierd.storage.posix.identity import establish_identity
 from tierd.storage.posix.store import PosixStorage
 
@@ -87,14 +87,16 @@ class Tiers:
             usage = self._usage.get(name)
         return usage is not None and usage.is_online
 
-    def sweep(self, live_keys: set[str]) -> None:
-        """Remove what transfers left behind that are not live any more."""
+    def sweep(self, live_keys: Callable[[], set[str]], control: Control) -> None:
+        """Remove what transfers left behind that are not live any more; deleting may take long."""
         for tier in self._tiers:
             identity = self._catalog.tier_identity(tier.name)
             if identity is None or not self.is_online(tier.name):
                 continue
             try:
-                for name in PosixStorage(tier.root, identity).sweep(live_keys, Unlimited()):
+                for name in PosixStorage(tier.root, identity).sweep(live_keys, control):
                     log.info("tier %s: removed leftover %s", tier.name, name)
+            except Interrupted:
+                raise
             except TierdError as error:
                 log.warning("tier %s could not be swept: %s", tier.name, error)

@@ -48,7 +48,7 @@ def prove(
 
 def _check_holders(fd: int, manifest: Manifest, side: Side, ref: SnapshotRef) -> None:
     ours = (os.getpid(), os.getppid())  # the daemon's scans hold directories open for an instant
-    holders = [h for h in find_holders(os.fstat(fd).st_dev) if h.pid not in ours]
+    holders = [h for h in find_holders(os.fstat(fd).st_dev) if h.is_mount or h.pid not in ours]
     inside = inodes_inside(manifest, side, {h.inode for h in holders})
     for holder in holders:
         if holder.inode in inside:

@@ -13,7 +13,7 @@ Contract, for every driver:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -93,5 +93,8 @@ class Storage(Protocol):
     def empty_trash(self, transfer_key: str, control: Control) -> None:
         """Delete what `to_trash` took away."""
 
-    def sweep(self, live: Collection[str], control: Control) -> list[str]:
-        """Remove litter of transfers that are not in `live` (keys); returns what was removed."""
+    def sweep(self, live: Callable[[], Collection[str]], control: Control) -> list[str]:
+        """Remove litter of transfers whose keys `live` does not give; returns what was removed.
+
+        `live` is asked after it was listed what there is: transfers may begin meanwhile.
+        """

@@ -20,7 +20,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tierd.errors import Corrupt, Denied, SourceBusy, SourceChanged, SourceGone, StorageError
@@ -147,6 +147,7 @@ class PosixStorage:
         finally:
             manifest.close()
         with translated(str(staging)):
+            self._close_journal(site)
             (staging / MANIFEST).rename(self._manifest_path(site))
             fsync_directory(self.private / "manifests")
         self.discard(transfer_key)
@@ -308,18 +309,31 @@ class PosixStorage:
             copy = manifest.copy_to(part)
             copy.set_meta({"side": side})
             copy.close()
+            self._close_journal(site)
             part.rename(path)
             fsync_directory(path.parent)
 
+    def _close_journal(self, site: Site) -> None:
+        """The journal of a writer that was killed is found by name: it must not be played back into what comes next."""
+        try:
+            manifest = self.manifest(site)  # opening plays it back
+        except Corrupt:
+            delete_manifest(self._manifest_path(site))
+            return
+        if manifest is None:
+            delete_manifest(self._manifest_path(site))
+        else:
+            manifest.close()
+
     # -- letting go ------------------------------------------------------------------------------------------
 
-    def discard(self, transfer_key: str) -> None:
+    def discard(self, transfer_key: str, control: Control | None = None) -> None:
         staging = self.staging(transfer_key)
         if staging.exists():
             with translated(str(staging)):
                 gone = self._free("trash", f"{transfer_key}.staging")
                 staging.rename(gone)
-            self._delete(gone.name, lambda: None)
+            self._delete(gone.name, (control or Unlimited()).checkpoint)
 
     def to_trash(self, transfer_key: str, site: Site) -> None:
         trash = self.private / "trash"
@@ -329,7 +343,7 @@ class PosixStorage:
                 os.rename(tree, os.fsencode(trash / transfer_key))
                 fsync_directory(os.path.dirname(tree))
                 fsync_directory(trash)
-            self._manifest_path(site).unlink(missing_ok=True)
+            delete_manifest(self._manifest_path(site))
             fsync_directory(self.private / "manifests")
 
     def _releasable(self, site: Site) -> bytes | None:
@@ -345,15 +359,18 @@ class PosixStorage:
             if name == transfer_key or name.startswith(f"{transfer_key}."):
                 self._delete(name, control.checkpoint)
 
-    def sweep(self, live: Collection[str], control: Control) -> list[str]:
+    def sweep(self, live: Callable[[], Collection[str]], control: Control) -> list[str]:
         removed = []
+        check_identity(self.root, self.identity)  # another store's staging area is none of ours
         with translated(str(self.private)):
-            for name in sorted(os.listdir(self.private / "staging")):
-                if name not in live:
-                    self.discard(name)
+            staged, trash = (sorted(os.listdir(self.private / place)) for place in ("staging", "trash"))
+            keys = live()
+            for name in staged:
+                if name not in keys:
+                    self.discard(name, control)
                     removed.append(f"staging/{name}")
-            for name in sorted(os.listdir(self.private / "trash")):
-                if name.partition(".")[0] not in live:
+            for name in trash:
+                if name.partition(".")[0] not in keys:
                     self._delete(name, control.checkpoint)
                     removed.append(f"trash/{name}")
         return removed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tierd.errors import Interrupted
+from tierd.errors import Interrupted, StorageError
 from tierd.storage.posix.trash import delete_tree
 
 
@@ -82,3 +82,19 @@ def test_it_goes_on_after_an_interruption(trash: int, tmp_path: Path) -> None:
     for name in sorted(os.listdir(trash)):
         delete_tree(trash, os.fsencode(name), _nothing)
     assert os.listdir(trash) == []
+
+
+def test_somebody_who_keeps_creating_names_does_not_keep_it_for_ever(trash: int, tmp_path: Path) -> None:
+    root = tmp_path / "trash" / "t"
+    root.mkdir()
+    made = 0
+
+    def create() -> None:  # called before each directory is emptied, and between
+        nonlocal made
+        made += 1
+        if root.exists():
+            (root / f"new{made}").mkdir()
+
+    (root / "a").mkdir()
+    with pytest.raises(StorageError, match="(?i)not empty"):
+        delete_tree(trash, b"t", create)

@@ -132,9 +132,9 @@ class EntryCopier:
             cached: it was in the page cache before tierd touched it, so it stays there.
         """
         full = self.full(name)
-        self._refuse_writers(fd, full)
         if st.st_ctime_ns > time.time_ns() - _RACY_NS:
             st = _settle(fd, st, full)
+        self._refuse_writers(fd, full)  # after the stamp that counts was taken
         try:
             xattrs = read_xattrs(fd)
         except OSError as error:

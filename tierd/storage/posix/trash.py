@@ -16,6 +16,8 @@ from tierd.errors import StorageError
 from tierd.fs.walk import show, translate
 
 _BATCH = 512
+_PATIENCE = 1000
+"""Times that a directory may fill again before it counts as a failure, to be tried again much later."""
 
 
 def delete_tree(trash_fd: int, name: bytes, checkpoint: Callable[[], None]) -> None:
@@ -26,6 +28,7 @@ def delete_tree(trash_fd: int, name: bytes, checkpoint: Callable[[], None]) -> N
     """
     todo = [name]
     serial = 0
+    patience = _PATIENCE
     while todo:
         current = todo.pop()
         try:
@@ -44,7 +47,8 @@ def delete_tree(trash_fd: int, name: bytes, checkpoint: Callable[[], None]) -> N
                 todo.append(moved)
             os.rmdir(current, dir_fd=trash_fd)
         except OSError as error:
-            if error.errno == errno.ENOTEMPTY:  # someone with an open descriptor still creates names in it
+            if error.errno == errno.ENOTEMPTY and patience > 0:
+                patience -= 1  # someone with an open descriptor still creates names in it
                 todo.append(current)
                 checkpoint()
                 continue

@@ -63,6 +63,6 @@ def test_a_terminal_gets_a_bar_and_the_pipe_only_the_path(world: ApiWorld, start
     out, _ = child.communicate(timeout=20)
     assert out == f"{snapshot.path}\n"
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert "━" in text
-    assert "queued" in text
+    # What the bar says beside its share depends on how soon the recall ends: the words have a test of their own.
+    assert re.search(r"imagenet/v3 ━+ +\d+%", text)
     assert "lease 1 holds imagenet/v3" in text

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
+
+from tierd.model.tier import TierName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,8 +16,13 @@ class Policy:
 
     Attributes:
         settle_after: a snapshot nobody changed for this long is settled and may move.
-        migrate_after: not used for this long: make a verified cold copy (premigrate). None: only under pressure.
+        migrate_after: not used for this long: make a verified cold copy (premigrate) on the first colder tier. None:
+            only under pressure.
         release_after: not used for this long: release the flash copy as well. None: only under pressure.
+        migrate_after_to: the same for single tiers by name: not used for this long, a copy is made there as well.
+        release_after_from: the same for single tiers: not used for this long, the copy there goes, when a colder tier
+            has a verified one.
+        keep_deleted: a snapshot whose owner deleted it keeps its cold copies for this long. None: for ever.
         min_residency: after a warm, the flash copy stays at least this long.
         verify: "read" re-reads the whole copy from the device and compares digests; "size" compares
             sizes and metadata only.
@@ -24,3 +33,6 @@ class Policy:
     release_after: timedelta | None = timedelta(days=30)
     min_residency: timedelta = timedelta(hours=6)
     verify: str = "read"
+    migrate_after_to: Mapping[TierName, timedelta | None] = field(default_factory=lambda: MappingProxyType({}))
+    release_after_from: Mapping[TierName, timedelta | None] = field(default_factory=lambda: MappingProxyType({}))
+    keep_deleted: timedelta | None = None

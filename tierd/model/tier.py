@@ -7,6 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NewType
 
+from tierd.model.s3 import S3Settings
+
 TierName = NewType("TierName", str)
 
 
@@ -14,6 +16,7 @@ class TierKind(StrEnum):
     """Which storage driver holds a tier's bytes."""
 
     POSIX = "posix"
+    S3 = "s3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +25,9 @@ class Tier:
 
     Attributes:
         rank: 0 is flash; a larger rank is slower and cheaper. Ranks are unique.
-        root: the directory tierd owns a share of; `<root>/.tierd` is its private part.
+        root: of a posix tier: the directory tierd owns a share of; `<root>/.tierd` is its private part. Of an S3 tier:
+            where its copies would appear in the file system (a directory below the configured `view`); the path of a
+            snapshot that is only there is a link to `<root>/<location>`, which dangles until something serves it.
         capacity_bytes: overrides what the file system says; None uses the file system's figure.
         high, low: used share (0-1) above which release begins, and at which it ends.
         read_rate, write_rate: bytes/s that transfers may read from or write to the tier; None is no limit.
@@ -37,6 +42,8 @@ class Tier:
     low: float = 0.80
     read_rate: int | None = None
     write_rate: int | None = None
+    s3: S3Settings | None = None
+    """Set for S3 tiers, and only for them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,15 @@ class TransferKind(StrEnum):
     """Down: make a verified cold copy, and release the flash copy when `release` is set."""
     RECALL = "recall"
     """Up: make a flash copy and let the path lead to it. The cold copy stays."""
+    REMOVE = "remove"
+    """Delete the copy on `source` (which is `destination` too) of a snapshot that its owner deleted long ago."""
 
 
 class TransferState(StrEnum):
     QUEUED = "queued"
     """Waiting for a worker, for room, or for its back-off to end."""
+    RESTORING = "restoring"
+    """A recall waits for an archive class to make the objects readable; nothing runs meanwhile."""
     COPYING = "copying"
     """Bytes go into the destination's staging area."""
     VERIFYING = "verifying"
@@ -41,6 +45,7 @@ class TransferState(StrEnum):
 LIVE: frozenset[TransferState] = frozenset(
     {
         TransferState.QUEUED,
+        TransferState.RESTORING,
         TransferState.COPYING,
         TransferState.VERIFYING,
         TransferState.COMMITTED,
@@ -53,7 +58,8 @@ _S = TransferState
 TRANSITIONS: Mapping[TransferState, frozenset[TransferState]] = MappingProxyType(
     {
         # queued → releasing: a verified, unchanged cold copy exists already, nothing is copied.
-        _S.QUEUED: frozenset({_S.COPYING, _S.RELEASING, _S.DONE, _S.FAILED, _S.CANCELLED}),
+        _S.QUEUED: frozenset({_S.RESTORING, _S.COPYING, _S.RELEASING, _S.DONE, _S.FAILED, _S.CANCELLED}),
+        _S.RESTORING: frozenset({_S.COPYING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
         _S.COPYING: frozenset({_S.VERIFYING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
         _S.VERIFYING: frozenset({_S.COMMITTED, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
         # committed → queued: the path could not be switched (busy); the copy is kept.

@@ -30,6 +30,7 @@ class Job:
 
     Attributes:
         home: the tier whose file system the snapshot's path is on.
+        others: further tiers that hold a copy: the path may lead to one of them.
         bytes_per_s: the rate this transfer may use; None is no limit.
     """
 
@@ -38,9 +39,15 @@ class Job:
     source: Place
     destination: Place
     home: Place
+    others: tuple[Place, ...] = ()
     verify: str
     bytes_per_s: int | None
     settings: MoverConfig
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Every tier that holds, or will hold, a copy."""
+        return (self.source, self.destination, *self.others)
 
 
 class Desk(Protocol):

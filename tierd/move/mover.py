@@ -172,6 +172,7 @@ class Mover:
             source=source,
             destination=destination,
             home=place(dataset.home),
+            others=tuple(place(name) for name in placements if name not in (transfer.source, transfer.destination)),
             verify=dataset.policy.verify,
             # Shared evenly over the slots, so that the tier's limit holds whatever runs beside it.
             bytes_per_s=min(rates) // self._config.mover.workers if rates else None,

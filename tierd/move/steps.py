@@ -29,13 +29,11 @@ from tierd.model.placement import PlacementState
 from tierd.model.transfer import TransferKind, TransferState
 from tierd.move.control import DeskControl
 from tierd.move.job import Desk, Job, Place
-from tierd.move.proofs import prove
-from tierd.move.switch import home_inode, lead_to, leads_to, open_storage
-from tierd.storage.base import CopyLimits, Published
+from tierd.move.switch import home_inode, home_path, lead_to, leads_to, open_storage
+from tierd.storage.base import CopyLimits, Leases, Published, Storage, Tree
 from tierd.storage.manifest import Manifest, Side
 from tierd.storage.posix.evidence import first_rotten
-from tierd.storage.posix.prove import Leases
-from tierd.storage.posix.store import PosixStorage, side_of
+from tierd.storage.posix.store import side_of
 
 S = TransferState
 _POLL_S = 0.25
@@ -157,12 +155,11 @@ class Carrier:
     def _copy(self) -> None:
         self.control.checkpoint("copy")
         limits = CopyLimits(processes=self.job.settings.processes, bytes_per_s=self.job.bytes_per_s)
-        fd = self.source.open_tree(self.job.source.site)
-        try:
-            self._check_root(fd)
-            self.destination.receive(fd, self.job.transfer.key, limits, self.control).close()
-        finally:
-            os.close(fd)
+        key, there = self.job.transfer.key, self.job.destination
+        with self.source.reading(self.job.source.site) as source:
+            if isinstance(source, Tree):
+                self._check_root(source.fd)
+            self.destination.receive(source, key, there.site, limits, self.control).close()
 
     def _check_root(self, fd: int) -> None:
         """Another directory at the path is another snapshot: the next scan will know it."""
@@ -192,7 +189,7 @@ class Carrier:
         """Put the copy in place (or find that it is), and know from here on where it lies."""
         there = self.job.destination
         if there.site.home_path is None:
-            above = open_storage(self.job.home).home(self.job.home.site).open_parent()
+            above = home_path(self.job).open_parent()
             try:
                 self.destination.fence(there.site, above)
             finally:
@@ -305,7 +302,7 @@ class Carrier:
             self._advance(S.QUEUED, MarkStale(there.tier.name), message=message)
             raise SourceChanged(f"{message}; the snapshot will be copied anew") from error
 
-    def _lead_back(self, storage: PosixStorage, left: Place, to: Place) -> bool:
+    def _lead_back(self, storage: Storage, left: Place, to: Place) -> bool:
         """Undo a switch to `left`: the path leads to `to` again. Requests to stop come too late from here on.
 
         Returns:
@@ -378,14 +375,6 @@ class Carrier:
         self._advance(S.DONE, *warm, *stale, *at_home, SetWarmed(at=self.clock()), message=f"on {there.tier.name}")
 
     def _prove(
-        self,
-        storage: PosixStorage,
-        place: Place,
-        manifest: Manifest,
-        *,
-        leases: Leases | None,
-        side: Side | None = None,
+        self, storage: Storage, place: Place, manifest: Manifest, *, leases: Leases | None, side: Side | None = None
     ) -> None:
-        """See `prove`."""
-        ref = self.job.snapshot.ref
-        prove(storage, place.site, manifest, leases=leases, side=side, ref=ref, control=self.control)
+        storage.prove(place.site, manifest, leases=leases, side=side, control=self.control)

@@ -13,12 +13,17 @@ Contract, for every driver:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 from tierd.storage.control import Control
-from tierd.storage.manifest import Manifest
+from tierd.storage.manifest import Manifest, Side
+
+Leases = Literal["all", "writers"]
+"""Whom a proof looks for: whoever has anything of the tree open, or whoever may write to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +46,11 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyLimits:
-    """How hard a copy may work: processes, and bytes/s (None is no limit)."""
+    """How hard a copy may work: processes, and bytes/s (None is no limit); `first`: patterns of paths to bring first."""
 
     processes: int = 2
     bytes_per_s: int | None = None
+    first: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +64,28 @@ class Published:
     size_bytes: int
 
 
+@dataclass(frozen=True)
+class Tree:
+    """A copy that can be read as a tree of a local file system: its open root directory."""
+
+    fd: int
+
+
+class Bundle(Protocol):
+    """A copy that is no tree: it unpacks itself."""
+
+    def unpack(self, staging: Path, limits: CopyLimits, control: Control) -> Manifest:
+        """Make `staging/tree` and `staging/manifest.db` of it, going on where an earlier call stopped."""
+
+
+Source = Tree | Bundle
+
+
 class Storage(Protocol):
     """One tier's driver. See the module for the contract."""
+
+    kept: Sequence[str]
+    """Where `publish` put stale copies that somebody had written to."""
 
     def attach(self) -> None:
         """Check the identity and make the private directories.
@@ -68,8 +94,20 @@ class Storage(Protocol):
             TierOffline: the root is missing, or carries another identity or none.
         """
 
-    def receive(self, source_fd: int, transfer_key: str, limits: CopyLimits, control: Control) -> Manifest:
-        """Copy the tree below `source_fd` into the staging area, going on where an earlier call stopped."""
+    def reading(self, site: Site) -> AbstractContextManager[Source]:
+        """The copy in place, to be read.
+
+        Raises:
+            SourceGone: there is none.
+        """
+
+    def receive(
+        self, source: Source, transfer_key: str, site: Site, limits: CopyLimits, control: Control
+    ) -> Manifest:
+        """Copy a source into the staging area, going on where an earlier call stopped."""
+
+    def needs_verification(self, transfer_key: str) -> bool:
+        """Whether a staged copy lies here that is not verified, or that `publish` has not begun to put in place."""
 
     def verify(self, transfer_key: str, mode: str, control: Control) -> Manifest:
         """Make the staged copy durable and compare it with its manifest.
@@ -78,11 +116,36 @@ class Storage(Protocol):
             Corrupt: it differs; what differs is copied again by the next `receive`.
         """
 
+    def fence(self, site: Site, like_fd: int) -> None:
+        """Make ready the place of the copy, open to those who may enter the directory `like_fd`, and to nobody else."""
+
     def publish(self, transfer_key: str, site: Site) -> Published:
         """Move the verified copy from staging into place, replacing a stale copy of the same snapshot."""
 
     def manifest(self, site: Site) -> Manifest | None:
         """The manifest of the copy in place, or None."""
+
+    def save_manifest(self, site: Site, manifest: Manifest, side: Side) -> None:
+        """Keep a manifest beside this tier's copy, durably; `side` says which of its stamps are the copy's."""
+
+    def prove(
+        self,
+        site: Site,
+        manifest: Manifest,
+        *,
+        leases: Leases | None,
+        side: Side | None = None,
+        control: Control,
+    ) -> None:
+        """Prove that the copy is what the manifest says, and that nobody uses it.
+
+        Args:
+            leases: "all": no process has anything of it open; "writers": none has a file open for writing.
+            side: which stamps are this copy's; None asks the manifest.
+
+        Raises:
+            SourceChanged, SourceBusy
+        """
 
     def discard(self, transfer_key: str) -> None:
         """Remove the transfer's staging area."""

@@ -18,9 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-from tierd.errors import Conflict, Corrupt, NotFound, SourceChanged, Unsupported
+from tierd.errors import Conflict, Corrupt, NotFound
 from tierd.fs.linux import syncfs
 from tierd.fs.walk import Names, open_directory, open_root, scan, show, translate, translated
 from tierd.storage.control import Control
@@ -29,8 +28,9 @@ from tierd.storage.posix.copyfile import Places
 from tierd.storage.posix.copyworker import CopyWorker, Stamp
 from tierd.storage.posix.crew import Answer, Crew, Job
 from tierd.storage.posix.limits import Board
-from tierd.storage.posix.metadata import forget_acls, read_xattrs, write_refused, write_xattrs
-from tierd.storage.posix.trash import delete_tree
+from tierd.storage.posix.links import check_groups, groups
+from tierd.storage.posix.metadata import read_xattrs, write_refused
+from tierd.storage.posix.staged import empty_dropped, finish_directories, make_private, sweep_strangers
 
 _BATCH = 128
 _COMMIT_S = 2.0
@@ -73,7 +73,7 @@ def copy_tree(source_fd: int, staging: Path, *, options: CopyOptions | None = No
     with _locked(staging), _opened(staging, source_fd, options.threads) as places:
         board = Board(options.processes, options.bytes_per_s)
         with Crew(options.processes, board, lambda number: CopyWorker(number, places, board)) as crew:
-            manifest, is_resumed = _journal(staging / "manifest.db")
+            manifest, is_resumed = open_journal(staging / "manifest.db")
             try:
                 _Copy(staging, places, crew, manifest, is_resumed, control).run()
                 manifest.end_bulk()
@@ -103,11 +103,11 @@ class _Copy:
     def run(self) -> None:
         self.manifest.set_meta({"attempt": str(self.attempt), "complete": None})
         self.manifest.execute("DELETE FROM link_name")
-        self._empty_dropped()
+        empty_dropped(self.places.dropped, self.control)
         try:
             self.crew.run(self._batches(), self._record, self.control)
             self.control.checkpoint("copy: hard links")
-            self._check_groups()
+            check_groups(self.manifest)
             self.crew.run(self._groups(), self._record, self.control)
         finally:
             self._commit()
@@ -117,8 +117,8 @@ class _Copy:
         self.manifest.execute("DELETE FROM chunks WHERE path NOT IN (SELECT path FROM entry)")
         self.manifest.execute("DELETE FROM link_name")
         if self.is_resumed:
-            self._sweep()
-        self._finish_directories()
+            sweep_strangers(self.places.tree, self.places.dropped, self.manifest, self.control)
+        finish_directories(self.places.tree, self.manifest, self.control, is_new=not self.is_resumed)
         self.control.checkpoint("copy: sync")
         copied = self.crew.board.totals()[2]
         self.manifest.set_meta({"complete": "1", "copied_bytes": str(copied)})
@@ -185,7 +185,7 @@ class _Copy:
             os.chmod(name, 0o700, dir_fd=parent)
             fd = os.open(name, _DIRECTORY, dir_fd=parent)
         try:
-            _make_private(fd)
+            make_private(fd)
         finally:
             os.close(fd)
 
@@ -223,34 +223,9 @@ class _Copy:
 
     # -- hard links --------------------------------------------------------------------------------------
 
-    def _check_groups(self) -> None:
-        """Every name of a hard-linked file must be in the tree: another name would outlive the copy's source."""
-        rows = self.manifest.execute(
-            "SELECT min(path), max(count), count(*) FROM link_name GROUP BY inode HAVING count(*) <> max(count) LIMIT 1"
-        )
-        if not rows:
-            return
-        path, count, found = cast(tuple[bytes, int, int], rows[0])
-        if found > count:
-            raise SourceChanged(f"the hard links of {show(path)} changed while the tree was read")
-        raise Unsupported(
-            f"{show(path)} has {count} names, but only {found} of them in the snapshot: it is hard-linked to outside",
-            hint="Replace it by a copy of its own (cp -p FILE FILE.new && mv FILE.new FILE).",
-        )
-
     def _groups(self) -> Iterator[Job]:
-        last = -1
-        while True:
-            rows = self.manifest.execute(
-                "SELECT DISTINCT inode FROM link_name WHERE inode > ? ORDER BY inode LIMIT 500", (last,)
-            )
-            for (inode,) in cast(list[tuple[int]], rows):
-                found = self.manifest.execute("SELECT path FROM link_name WHERE inode = ? ORDER BY path", (inode,))
-                paths = [path for (path,) in cast(list[tuple[bytes]], found)]
-                yield ("group", paths, self._known_group(paths))
-                last = inode
-            if len(rows) < 500:
-                return
+        for paths in groups(self.manifest):
+            yield ("group", paths, self._known_group(paths))
 
     def _known_group(self, paths: list[bytes]) -> dict[bytes, Stamp]:
         """What is recorded of a group, or nothing unless all of it is recorded under the same first name."""
@@ -266,60 +241,12 @@ class _Copy:
 
     # -- finishing ---------------------------------------------------------------------------------------
 
-    def _sweep(self) -> None:
-        """Remove from the copy what is not in the manifest: gone from the source, or never recorded."""
-        serial = 0
-        for names in scan(self.places.tree):
-            self.control.checkpoint()
-            prefix = names.path + b"/" if names.path else b""
-            strangers: list[tuple[int, bytes, str]] = []
-            for at in range(0, len(names.entries), 500):
-                part = names.entries[at : at + 500]
-                known = self.manifest.find_all([prefix + name for _, name, _ in part])
-                strangers += [entry for entry in part if prefix + entry[1] not in known]
-            for entry in strangers:
-                serial += 1
-                with translated(show(prefix + entry[1])):
-                    if entry[2] == "d" and os.geteuid() != 0:  # to move a directory is to write its ".."
-                        os.chmod(entry[1], 0o700, dir_fd=names.fd)
-                    os.rename(entry[1], b"s%d" % serial, src_dir_fd=names.fd, dst_dir_fd=self.places.dropped)
-                names.entries.remove(entry)  # so that the walk does not enter it
-        self._empty_dropped()
-
-    def _empty_dropped(self) -> None:
-        with translated(str(self.staging / "dropped")):
-            for name in os.listdir(self.places.dropped):
-                delete_tree(self.places.dropped, os.fsencode(name), self.control.checkpoint)
-
-    def _finish_directories(self) -> None:
-        """Give every directory its owner, mode, attributes and times, the deepest first."""
-        for number, entry in enumerate(self.manifest.directories_from_below()):
-            if number % 256 == 0:
-                self.control.checkpoint()
-            try:
-                fd = open_directory(self.places.tree, entry.path)
-                try:
-                    os.fchown(fd, entry.uid, entry.gid)
-                    os.fchmod(fd, entry.mode)
-                    write_xattrs(fd, entry.xattrs, is_new=not self.is_resumed)
-                    os.utime(fd, ns=(entry.atime_ns, entry.mtime_ns))
-                finally:
-                    os.close(fd)
-            except OSError as error:
-                raise write_refused(error, show(entry.path)) from error
-
 
 def _known_stamp(entry: Entry) -> Stamp:
     return (entry.type, entry.source_inode or 0, entry.size, entry.mtime_ns, entry.source_ctime_ns or 0)
 
 
-def _make_private(fd: int) -> None:
-    """A directory of the copy while it is filled: nobody else enters, nothing is inherited."""
-    os.fchmod(fd, 0o700)
-    forget_acls(fd)
-
-
-def _journal(path: Path) -> tuple[Manifest, bool]:
+def open_journal(path: Path) -> tuple[Manifest, bool]:
     """The manifest of an earlier attempt, or a new one; and whether there was an attempt."""
     is_resumed = path.exists()
     manifest = None
@@ -363,7 +290,7 @@ def _opened(staging: Path, source_fd: int, threads: int) -> Iterator[Places]:
             (staging / "tree").chmod(0o700)
             for name in ("tree", "parts", "dropped"):
                 fds.append(os.open(staging / name, _DIRECTORY))
-                _make_private(fds[-1])
+                make_private(fds[-1])
         yield Places(source=source_fd, tree=fds[0], parts=fds[1], dropped=fds[2], threads=threads)
     except OSError as error:
         raise translate(error, str(staging)) from error

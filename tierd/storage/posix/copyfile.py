@@ -5,35 +5,34 @@ Nothing of the source is followed, waited for or written; what is in the way in 
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-import time
 from dataclasses import dataclass
-from typing import Any
 
 from blake3 import blake3
 
-from tierd.errors import SourceBusy, SourceChanged, Unsupported
+from tierd.errors import SourceChanged
 from tierd.fs.walk import open_directory, show, translate
 from tierd.storage.manifest import CHUNK
-from tierd.storage.posix.leases import has_writer
 from tierd.storage.posix.limits import Board
-from tierd.storage.posix.metadata import beside, read_xattrs, unpack_xattrs, write_refused, write_xattrs
+from tierd.storage.posix.metadata import read_xattrs, write_refused
 from tierd.storage.posix.parts import Parts
 from tierd.storage.posix.rangecopy import RangeCopier, data_segments, is_sparse
+from tierd.storage.posix.reading import (
+    Row,
+    WriterCheck,
+    entry_row,
+    entry_type,
+    look_at_special,
+    open_file,
+    settled,
+    special_xattrs,
+)
+from tierd.storage.posix.writing import attributes_of, keep_attributes, make_special, write_all
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FRESH_READ = 128 << 10
 """Up to here a new bytes object is cheaper than slicing the big buffer (above, malloc maps pages anew each time)."""
-_RACY_NS = 20_000_000
-"""A change that is younger than the clock tick of the file system may be followed by one with the same ctime."""
-
-_TYPES = {stat.S_IFREG: "f", stat.S_IFLNK: "l", stat.S_IFIFO: "p", stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
-
-Row = tuple[Any, ...]
-"""A manifest entry without its last column, the attempt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ class EntryCopier:
         self._buffer = memoryview(bytearray(CHUNK + 1))
         self._ranges: RangeCopier | None = None
         self._dropped = 0
-        self._can_lease = True
+        self._writers = WriterCheck()
 
     def enter(self, path: bytes, inode: int | None = None) -> None:
         """Open a directory on both sides (the last one stays open); with `inode`, it must be that one."""
@@ -100,25 +99,7 @@ class EntryCopier:
 
     def open(self, name: bytes, inode: int) -> tuple[int, os.stat_result]:
         """Open a regular file of the source; never waits for a FIFO, never follows a link."""
-        try:
-            try:
-                fd = os.open(name, _READ | os.O_NOATIME, dir_fd=self.source)
-            except PermissionError as error:
-                if error.errno != errno.EPERM:  # EACCES is a real refusal; EPERM only of O_NOATIME
-                    raise
-                fd = os.open(name, _READ, dir_fd=self.source)
-        except OSError as error:
-            raise translate(error, show(self.full(name))) from error
-        st = os.fstat(fd)
-        if not stat.S_ISREG(st.st_mode) or st.st_ino != inode or st.st_dev != self._device:
-            os.close(fd)
-            if st.st_dev != self._device:
-                raise Unsupported(
-                    f"{show(self.full(name))} is a mount point inside the snapshot",
-                    hint="Unmount it, or make it a dataset of its own.",
-                )
-            raise SourceChanged(f"{show(self.full(name))} was replaced while the tree was read")
-        return fd, st
+        return open_file(self.source, name, inode, self._device, self.full(name))
 
     # -- regular files -----------------------------------------------------------------------------------
 
@@ -132,9 +113,8 @@ class EntryCopier:
             cached: it was in the page cache before tierd touched it, so it stays there.
         """
         full = self.full(name)
-        if st.st_ctime_ns > time.time_ns() - _RACY_NS:
-            st = _settle(fd, st, full)
-        self._refuse_writers(fd, full)  # after the stamp that counts was taken
+        st = settled(fd, st, full)
+        self._writers.refuse(fd, full)  # after the stamp that counts was taken
         try:
             xattrs = read_xattrs(fd)
         except OSError as error:
@@ -150,25 +130,7 @@ class EntryCopier:
             self._board.count(self._number, st.st_size, 1)
             if not cached:
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        return _row(full, "f", st, st.st_size, xattrs, group=group, digest=digest), digests
-
-    def _refuse_writers(self, fd: int, full: bytes) -> None:
-        """Stores into a mapping that exists already leave no trace in the times; a mapping made later sets ctime.
-
-        So nobody may have the file open for writing when it is read; whoever comes after is found by the proof.
-        """
-        if not self._can_lease:
-            return
-        try:
-            writer = has_writer(fd)
-        except OSError as error:
-            raise translate(error, show(full)) from error
-        if writer is None:
-            self._can_lease = False
-        elif writer:
-            raise SourceBusy(
-                f"a process has {show(full)} open for writing", hint="It is tried again later, when the file is closed."
-            )
+        return entry_row(full, "f", st, st.st_size, xattrs, group=group, digest=digest), digests
 
     def _small(self, name: bytes, fd: int, st: os.stat_result, full: bytes, xattrs: bytes | None) -> bytes:
         try:
@@ -180,10 +142,10 @@ class EntryCopier:
             try:
                 if is_sparse(st):
                     for start, stop in data_segments(fd, 0, st.st_size):
-                        _write_all(target, memoryview(data)[start:stop], start)
+                        write_all(target, memoryview(data)[start:stop], start)
                     os.ftruncate(target, st.st_size)
                 elif st.st_size:
-                    _write_all(target, data, 0)
+                    write_all(target, data, 0)
                 self._keep(target, st, xattrs, created_mode=st.st_mode & 0o777)
             finally:
                 os.close(target)
@@ -272,81 +234,28 @@ class EntryCopier:
             os.rename(name, aside, src_dir_fd=self.destination, dst_dir_fd=self._places.dropped)
 
     def _keep(self, target: int, st: os.stat_result, xattrs: bytes | None, *, created_mode: int | None) -> None:
-        """Owner, mode, attributes, times: in this order."""
-        mode = st.st_mode & 0o7777
-        if (st.st_uid, st.st_gid) != self._ids or created_mode is None:
-            os.fchown(target, st.st_uid, st.st_gid)
-        if mode != created_mode:
-            os.fchmod(target, mode)
-        if xattrs:
-            write_xattrs(target, xattrs)
-        os.utime(target, ns=(st.st_atime_ns, st.st_mtime_ns))
+        keep_attributes(target, attributes_of(st), xattrs, ids=self._ids, created_mode=created_mode)
 
     # -- everything else ---------------------------------------------------------------------------------
 
     def special(self, name: bytes, inode: int, *, group: bytes | None = None) -> Row | os.stat_result:
         """Copy a link, FIFO or device; returns its row, or its status when it has other names (and no `group`)."""
         source, full = self.source, self.full(name)
-        target = None
-        try:
-            st = os.stat(name, dir_fd=source, follow_symlinks=False)
-            kind = entry_type(st)
-            if stat.S_ISSOCK(st.st_mode):
-                raise Unsupported(
-                    f"{show(full)} is a socket, which cannot be copied",
-                    hint="Remove it from the snapshot; a socket is of use only while its program runs.",
-                )
-            if st.st_nlink > 1 and group is None and kind is not None and st.st_ino == inode:
-                return st
-            if kind == "l":
-                target = os.readlink(name, dir_fd=source)
-            xattrs = read_xattrs(beside(source, name))
-            after = os.stat(name, dir_fd=source, follow_symlinks=False)
-        except OSError as error:
-            raise translate(error, show(full)) from error
-        if st.st_ino != inode or after.st_ctime_ns != st.st_ctime_ns or kind in (None, "f"):
-            raise SourceChanged(f"{show(full)} was replaced while the tree was read")
+        st, target = look_at_special(source, name, inode, full)
+        if st.st_nlink > 1 and group is None:
+            return st
+        xattrs = special_xattrs(source, name, st, full)
         try:
             self._make_special(name, st, target, xattrs)
         except OSError as error:
             raise write_refused(error, show(full)) from error
         size = 0 if target is None else len(target)
-        return _row(full, kind or "", st, size, xattrs, group=group, target=target)
+        return entry_row(full, entry_type(st) or "", st, size, xattrs, group=group, target=target)
 
     def _make_special(self, name: bytes, st: os.stat_result, target: bytes | None, xattrs: bytes | None) -> None:
-        destination = self.destination
         self.clear(name)
-        if target is not None:
-            os.symlink(target, name, dir_fd=destination)
-        else:
-            os.mknod(name, stat.S_IFMT(st.st_mode) | 0o600, st.st_rdev, dir_fd=destination)
-        if (st.st_uid, st.st_gid) != self._ids:
-            os.chown(name, st.st_uid, st.st_gid, dir_fd=destination, follow_symlinks=False)
-        if target is None:
-            os.chmod(name, st.st_mode & 0o7777, dir_fd=destination)
-        for key, value in unpack_xattrs(xattrs).items():
-            os.setxattr(beside(destination, name), key, value, follow_symlinks=False)
-        os.utime(name, ns=(st.st_atime_ns, st.st_mtime_ns), dir_fd=destination, follow_symlinks=False)
-
-
-def _settle(fd: int, st: os.stat_result, full: bytes) -> os.stat_result:
-    """Wait until a later change must carry another ctime than the one that will be recorded."""
-    time.sleep(_RACY_NS / 1e9)
-    after = os.fstat(fd)
-    if after.st_ctime_ns != st.st_ctime_ns:
-        raise SourceChanged(f"{show(full)} is being written")
-    return after
-
-
-def _write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
-    written = os.pwrite(fd, data, offset)
-    while written < len(data):
-        written += os.pwrite(fd, memoryview(data)[written:], offset + written)
-
-
-def entry_type(st: os.stat_result) -> str | None:
-    """The manifest's letter for an entry; None for a directory or a socket."""
-    return _TYPES.get(stat.S_IFMT(st.st_mode))
+        kind = stat.S_IFMT(st.st_mode)
+        make_special(self.destination, name, kind, attributes_of(st), st.st_rdev, target, xattrs, ids=self._ids)
 
 
 def join(path: bytes, name: bytes) -> bytes:
@@ -358,21 +267,3 @@ def split(path: bytes) -> tuple[bytes, bytes]:
     """The directory and the name."""
     parent, _, name = path.rpartition(b"/")
     return parent, name
-
-
-def _row(
-    full: bytes,
-    kind: str,
-    st: os.stat_result,
-    size: int,
-    xattrs: bytes | None,
-    *,
-    group: bytes | None = None,
-    target: bytes | None = None,
-    digest: bytes | None = None,
-) -> Row:
-    """A manifest entry without its last column, the attempt."""
-    return (
-        full, kind, size, st.st_mode & 0o7777, st.st_uid, st.st_gid, st.st_mtime_ns, st.st_atime_ns,
-        st.st_rdev if kind in "cb" else 0, xattrs, target, group, digest, st.st_ino, st.st_ctime_ns, None, None,
-    )  # fmt: skip

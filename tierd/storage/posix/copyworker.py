@@ -20,11 +20,12 @@ from tierd.errors import Interrupted, SourceChanged
 from tierd.fs.linux import is_cached
 from tierd.fs.walk import show, translate
 from tierd.storage.manifest import CHUNK
-from tierd.storage.posix.copyfile import EntryCopier, Places, entry_type, split
+from tierd.storage.posix.copyfile import EntryCopier, Places, split
 from tierd.storage.posix.crew import Answer, Job
 from tierd.storage.posix.limits import Board
 from tierd.storage.posix.metadata import write_refused
 from tierd.storage.posix.parts import part_name
+from tierd.storage.posix.reading import entry_type
 
 Stamp = tuple[str, int, int, int, int]
 

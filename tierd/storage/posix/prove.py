@@ -17,7 +17,6 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from tierd.errors import SourceBusy, SourceChanged
 from tierd.fs.walk import open_directory, scan, show, translate, translated
@@ -27,9 +26,6 @@ from tierd.storage.posix.crew import Answer, Crew, Job
 from tierd.storage.posix.leases import NO_LEASES
 from tierd.storage.posix.limits import Board
 from tierd.storage.posix.metadata import read_xattrs
-
-Leases = Literal["all", "writers"]
-"""`all`: nobody else has a file open or mapped; `writers`: nobody has one open for writing."""
 
 _BATCH = 256
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -20,19 +20,21 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from tierd.errors import Corrupt, Denied, SourceBusy, SourceChanged, SourceGone, StorageError
 from tierd.fs.linux import rename_exchange, rename_noreplace
 from tierd.fs.walk import open_root, show, translate, translated
-from tierd.storage.base import CopyLimits, Published, Site
+from tierd.model.dataset import SnapshotRef
+from tierd.storage.base import CopyLimits, Leases, Published, Site, Source, Tree
 from tierd.storage.control import Control, Unlimited
 from tierd.storage.manifest import Manifest, Side, delete_manifest
 from tierd.storage.posix.copy import CopyOptions, copy_tree
 from tierd.storage.posix.fence import fence
 from tierd.storage.posix.homepath import HomePath, open_below, restore_mtime
 from tierd.storage.posix.identity import PRIVATE, check_identity, fsync_directory
+from tierd.storage.posix.proofs import prove_tree
 from tierd.storage.posix.prove import prove_unchanged
 from tierd.storage.posix.trash import delete_tree
 from tierd.storage.posix.verify import verify_copy
@@ -95,12 +97,24 @@ class PosixStorage:
     def staging(self, transfer_key: str) -> Path:
         return self.private / "staging" / transfer_key
 
-    def receive(self, source_fd: int, transfer_key: str, limits: CopyLimits, control: Control) -> Manifest:
+    @contextlib.contextmanager
+    def reading(self, site: Site) -> Iterator[Source]:
+        fd = self.open_tree(site)
+        try:
+            yield Tree(fd)
+        finally:
+            os.close(fd)
+
+    def receive(
+        self, source: Source, transfer_key: str, site: Site, limits: CopyLimits, control: Control
+    ) -> Manifest:
         staging = self.staging(transfer_key)
         with translated(str(staging)):
             staging.mkdir(mode=0o700, exist_ok=True)
+        if not isinstance(source, Tree):
+            return source.unpack(staging, limits, control)
         options = CopyOptions(processes=limits.processes, bytes_per_s=limits.bytes_per_s)
-        return copy_tree(source_fd, staging, options=options, control=control)
+        return copy_tree(source.fd, staging, options=options, control=control)
 
     def verify(self, transfer_key: str, mode: str, control: Control, processes: int = 2) -> Manifest:
         staging = self.staging(transfer_key)
@@ -113,7 +127,6 @@ class PosixStorage:
         return manifest
 
     def needs_verification(self, transfer_key: str) -> bool:
-        """Whether a staged copy lies here that is not verified, or that `publish` has not begun to put in place."""
         path = self.staging(transfer_key) / MANIFEST
         if not path.exists():
             return False
@@ -233,7 +246,6 @@ class PosixStorage:
                 os.close(staging)
 
     def fence(self, site: Site, like_fd: int) -> None:
-        """Make the directory that will hold the copy, open to those who may enter the directory `like_fd`."""
         path = (self.root / (site.location or f"{site.dataset}/{site.name}")).parent
         with translated(str(path)):
             try:
@@ -300,8 +312,22 @@ class PosixStorage:
         path = self._manifest_path(site)
         return Manifest.open(path) if path.exists() else None
 
+    def prove(
+        self,
+        site: Site,
+        manifest: Manifest,
+        *,
+        leases: Leases | None,
+        side: Side | None = None,
+        control: Control,
+    ) -> None:
+        stamps = side or side_of(manifest)
+        name = str(SnapshotRef(site.dataset, site.name))
+        with self.reading(site) as tree:
+            assert isinstance(tree, Tree)
+            prove_tree(tree.fd, manifest, stamps=stamps, leases=leases, name=name, control=control)
+
     def save_manifest(self, site: Site, manifest: Manifest, side: Side) -> None:
-        """Keep a copy of a manifest beside this tier's tree, durably; `side` says which stamps are its own."""
         path = self._manifest_path(site)
         part = path.with_suffix(".part")
         with translated(str(part)):

@@ -78,7 +78,8 @@ class _Check:
         pending = 0
         for entry in self._manifest.entries():
             if entry.type == "f" and entry.size > CHUNK:
-                yield ("large", self._expected(entry), b"".join(self._manifest.chunks(entry.path)))
+                digests = self._manifest.chunks(entry.link_group or entry.path)
+                yield ("large", self._expected(entry), b"".join(digests))
                 continue
             directory = entry.path.rpartition(b"/")[0]
             batch = waiting.setdefault(directory, [])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.seaweed import Seaweed
+
 SmallMount = Callable[..., Path]
 """small_mount(kind="ext4", size_mb=32, inodes=None, options="") makes a file system and returns its mount point."""
 
@@ -87,3 +89,11 @@ def small_mount(needs_root: None, tmp_path: Path) -> Iterator[SmallMount]:
     yield make
     for mount in made:
         _unmount(mount)
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """An S3 server for the whole session: use a prefix of your own. Who kills it must start it again."""
+    server = Seaweed(tmp_path_factory.mktemp("seaweed") / "data").start()
+    yield server
+    server.kill()

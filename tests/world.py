@@ -12,27 +12,55 @@ import shutil
 import signal
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tests.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, Seaweed
 from tierd.catalog import Catalog
 from tierd.config import ApiConfig, Config, MoverConfig
 from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.placement import PlacementState, Residency, residency
 from tierd.model.policy import Policy
-from tierd.model.tier import Tier, TierName, TierUsage
+from tierd.model.s3 import S3Settings
+from tierd.model.tier import Tier, TierKind, TierName, TierUsage
 from tierd.model.transfer import Transfer, TransferKind, TransferState
 from tierd.move.attempt import Attempt
 from tierd.move.job import Job
 from tierd.move.messages import Advance, LetGo, Report
 from tierd.move.mover import Mover
 from tierd.observe.usage import usage
+from tierd.storage.base import Storage
 from tierd.storage.control import Unlimited
 from tierd.storage.posix.identity import establish_identity
 from tierd.storage.posix.store import PosixStorage
+from tierd.storage.s3 import layout
+from tierd.storage.s3.bucket import Bucket
+from tierd.storage.s3.store import S3Storage
+from tierd.storage.s3.store import establish_identity as establish_s3_identity
 
-FLASH, HDD = TierName("flash"), TierName("hdd")
+FLASH, HDD, CLOUD = TierName("flash"), TierName("hdd"), TierName("cloud")
+
+
+def s3_settings(base: Path, endpoint: str, **changes: object) -> S3Settings:
+    """Settings for a test server: small packs and parts, and a short patience."""
+    credentials = base / "credentials"
+    credentials.write_text(f"[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n")
+    settings = S3Settings(
+        bucket=BUCKET,
+        prefix=f"test/{base.name}",
+        endpoint=endpoint,
+        region="us-east-1",
+        state=base / "s3-state",
+        credentials=credentials,
+        pack_bytes=5 << 20,
+        pack_up_to=5 << 20,
+        part_bytes=5 << 20,
+        connections=4,
+        timeout_s=10.0,
+        retry_for_s=20.0,
+    )
+    return replace(settings, **changes)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -83,7 +111,11 @@ class Quiet:
 
 
 class World:
-    """Two tiers below `base` (or on given mounts), and one dataset at home on `home`."""
+    """Two tiers below `base` (or on given mounts), and one dataset at home on `home`.
+
+    Args:
+        s3: settings of a third tier in a bucket; it is where `migrate` and `release` go to then.
+    """
 
     def __init__(
         self,
@@ -96,6 +128,7 @@ class World:
         policy: Policy | None = None,
         mover: MoverConfig | None = None,
         hdd_rate: int | None = None,
+        s3: S3Settings | None = None,
     ) -> None:
         self.base = base
         self.roots = {FLASH: flash or base / "flash", HDD: hdd or base / "hdd"}
@@ -104,10 +137,14 @@ class World:
         self.home = home
         self.data = self.roots[home] / "datasets" / "ds"
         self.data.mkdir(parents=True, exist_ok=True)
-        tiers = (
+        tiers: tuple[Tier, ...] = (
             Tier(name=FLASH, root=self.roots[FLASH], rank=0),
             Tier(name=HDD, root=self.roots[HDD], rank=1, write_rate=hdd_rate),
         )
+        self.cold = HDD
+        if s3 is not None:
+            tiers = (*tiers, Tier(name=CLOUD, kind=TierKind.S3, root=base / "view" / CLOUD, rank=2, s3=s3))
+            self.cold = CLOUD
         dataset = Dataset(name="ds", path=self.data, home=home, pattern=pattern, policy=policy or Policy())
         settings = mover or MoverConfig(backoff_s=0.0, release_wait_s=0.5, nice=0)
         self.config = Config(
@@ -127,15 +164,34 @@ class World:
         self.catalog.configure(self.config.tiers, self.config.datasets)
         for tier in self.config.tiers:
             known = self.catalog.tier_identity(tier.name)
-            identity = establish_identity(tier.root, tier.name, known=known, now=self.now)
+            if tier.s3 is None:
+                identity = establish_identity(tier.root, tier.name, known=known, now=self.now)
+            else:
+                identity = establish_s3_identity(Bucket(tier.s3), tier.name, known=known, now=self.now)
             self.catalog.set_tier_identity(tier.name, identity)
-            PosixStorage(tier.root, identity).attach()
+            self.store(tier.name).attach()
         self.mover = Mover(
             self.config, self.catalog, lambda: self.now, self.usage, Quiet(), self._ended.set, self.attempts
         )
 
     def usage(self) -> Mapping[TierName, TierUsage]:
-        return {t.name: usage(t) for t in self.config.tiers}
+        remote = {CLOUD: TierUsage(tier=CLOUD, is_online=True, free_bytes=1 << 60)} if self.s3 else {}
+        return {t.name: usage(t) for t in self.config.tiers if t.s3 is None} | remote
+
+    @property
+    def s3(self) -> S3Settings | None:
+        """Of the third tier."""
+        return next((t.s3 for t in self.config.tiers if t.s3 is not None), None)
+
+    @property
+    def bucket(self) -> Bucket:
+        """The third tier's bucket."""
+        assert self.s3 is not None
+        return Bucket(self.s3)
+
+    def keys(self, below: str = "") -> list[str]:
+        """What is in the bucket, tierd's own objects left out."""
+        return [o.key for o in self.bucket.list(below) if not o.key.startswith(f"{layout.PRIVATE}/")]
 
     def restart(self) -> None:
         """What a new daemon does after the old one was killed."""
@@ -155,9 +211,12 @@ class World:
             found += store.sweep(self.mover.live_keys, Unlimited())
         return found
 
-    def store(self, name: TierName) -> PosixStorage:
+    def store(self, name: TierName) -> Storage:
         identity = self.catalog.tier_identity(name)
         assert identity is not None
+        if name == CLOUD:
+            assert self.s3 is not None
+            return S3Storage(self.s3, identity)
         return PosixStorage(self.roots[name], identity)
 
     # -- snapshots ---------------------------------------------------------------------------------------
@@ -186,10 +245,18 @@ class World:
 
     # -- transfers ----------------------------------------------------------------------------------------
 
-    def order(self, snapshot: Snapshot, kind: TransferKind, *, release: bool = False) -> Transfer:
-        source, destination = (FLASH, HDD) if kind is TransferKind.MIGRATE else (HDD, FLASH)
-        if kind is TransferKind.MIGRATE and self.home == HDD:
-            source, destination = FLASH, HDD
+    def order(
+        self,
+        snapshot: Snapshot,
+        kind: TransferKind,
+        *,
+        release: bool = False,
+        source: TierName | None = None,
+        destination: TierName | None = None,
+    ) -> Transfer:
+        down = kind is TransferKind.MIGRATE
+        source = source or (FLASH if down else self.cold)
+        destination = destination or (self.cold if down else FLASH)
         transfer, _ = self.catalog.enqueue(
             snapshot_id=snapshot.id,
             kind=kind,
@@ -255,6 +322,21 @@ class World:
                 is_tree = (private / "aside" / entry).is_dir() and not (private / "aside" / entry).is_symlink()
                 if snapshot is None or not is_tree or not snapshot.path.is_symlink():
                     found.append(f"{name}/aside/{entry}")
+        if self.s3 is not None:
+            found += self._litter_in_bucket()
+        return found
+
+    def _litter_in_bucket(self) -> list[str]:
+        """Objects and uploads of no copy that the catalog names, and local files of no live transfer."""
+        assert self.s3 is not None
+        copies = {
+            str(p.location) for s in self.catalog.snapshots() for p in self.catalog.placements(s.id) if p.tier == CLOUD
+        }
+        used = {layout.users_prefix(c) for c in copies}
+        found = [f"bucket/{key}" for key in self.keys() if not any(key.startswith(f"{c}/") for c in copies | used)]
+        found += [f"upload/{key}" for key, _ in self.bucket.uploads("")]
+        for place in ("staging", "trash"):
+            found += [f"state/{place}/{entry}" for entry in os.listdir(self.s3.state / place)]
         return found
 
     def wipe(self) -> None:
@@ -288,4 +370,4 @@ def is_done(transfer: Transfer) -> bool:
     return transfer.state is TransferState.DONE
 
 
-__all__ = ["FLASH", "HDD", "Job", "Trap", "World", "digest_tree", "is_done"]
+__all__ = ["CLOUD", "FLASH", "HDD", "Job", "Seaweed", "Trap", "World", "digest_tree", "is_done", "s3_settings"]

@@ -9,11 +9,14 @@ from datetime import datetime
 
 from tierd.catalog import Catalog
 from tierd.errors import Interrupted, TierdError, TierOffline
-from tierd.model.tier import Tier, TierName, TierUsage
+from tierd.daemon.remote import Remote
+from tierd.model.tier import Tier, TierKind, TierName, TierUsage
 from tierd.observe.usage import usage as measure_usage
 from tierd.storage.control import Control
 from tierd.storage.posix.identity import establish_identity
+from tierd.storage.base import Storage
 from tierd.storage.posix.store import PosixStorage
+from tierd.storage.s3.store import S3Storage
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,7 @@ class Tiers:
 
     Args:
         known_bytes: bytes of the copies that the catalog has on a tier (for tiers with a capacity override).
+        on_change: called, from any thread, when a look is worth while at once.
     """
 
     def __init__(
@@ -31,6 +35,7 @@ class Tiers:
         catalog: Catalog,
         clock: Callable[[], datetime],
         known_bytes: Callable[[TierName], int],
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._tiers = tiers
         self._catalog = catalog
@@ -38,6 +43,7 @@ class Tiers:
         self._known_bytes = known_bytes
         self._lock = threading.Lock()
         self._usage: dict[TierName, TierUsage] = {}
+        self._remotes = {t.name: Remote(t, catalog, clock, on_change) for t in tiers if t.kind is TierKind.S3}
 
     def look(self) -> bool:
         """Look at every tier now; a change of on line or off line becomes an event.
@@ -56,8 +62,15 @@ class Tiers:
                 is_back = is_back or (before is not None and fresh.is_online)
         return is_back
 
+    def stop(self) -> None:
+        """Look no more."""
+        for remote in self._remotes.values():
+            remote.stop()
+
     def _look_at(self, tier: Tier) -> TierUsage:
         try:
+            if tier.name in self._remotes:
+                return self._remotes[tier.name].look(self._known_bytes(tier.name))
             known = self._catalog.tier_identity(tier.name)
             identity = establish_identity(tier.root, tier.name, known=known, now=self._clock())
             if known is None:
@@ -94,9 +107,13 @@ class Tiers:
             if identity is None or not self.is_online(tier.name):
                 continue
             try:
-                for name in PosixStorage(tier.root, identity).sweep(live_keys, control):
+                for name in _open(tier, identity).sweep(live_keys, control):
                     log.info("tier %s: removed leftover %s", tier.name, name)
             except Interrupted:
                 raise
             except TierdError as error:
                 log.warning("tier %s could not be swept: %s", tier.name, error)
+
+
+def _open(tier: Tier, identity: str) -> Storage:
+    return S3Storage(tier.s3, identity) if tier.s3 is not None else PosixStorage(tier.root, identity)

@@ -29,6 +29,8 @@ class Residency(StrEnum):
     PREMIGRATED = "premigrated"
     MIGRATED = "migrated"
     PARTIAL = "partial"
+    ORPHANED = "orphaned"
+    """Its owner deleted it; cold copies of it are left."""
     GONE = "gone"
 
 
@@ -52,14 +54,28 @@ class Placement:
     verified_at: datetime | None
 
 
-def residency(placements: Collection[Placement], *, flash: Collection[TierName], recalling: bool = False) -> Residency:
+def own_copies(placements: Collection[Placement]) -> tuple[Placement, ...]:
+    """The copies that lie in a tier's own store, whatever they are worth; not what lies at the dataset's path."""
+    return tuple(p for p in placements if p.location is not None)
+
+
+def residency(
+    placements: Collection[Placement],
+    *,
+    flash: Collection[TierName],
+    recalling: bool = False,
+    is_gone: bool = False,
+) -> Residency:
     """Derive the residency.
 
     Args:
         placements: all placements of one snapshot.
         flash: names of the tiers of rank 0.
         recalling: a recall of it is under way.
+        is_gone: its path was found missing, and with it whatever lay there.
     """
+    if is_gone:
+        return Residency.ORPHANED if own_copies(placements) else Residency.GONE
     complete = [p for p in placements if p.state is PlacementState.VERIFIED]
     on_flash = any(p.tier in flash for p in complete)
     on_cold = any(p.tier not in flash for p in complete)

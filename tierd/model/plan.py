@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
@@ -41,11 +41,18 @@ class SnapshotView:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A consistent read of the catalog plus the tiers' usage at one moment."""
+    """A consistent read of the catalog plus the tiers' usage at one moment.
+
+    Attributes:
+        snapshots: those that are there.
+        orphans: those whose owner deleted them and of which a tier still has a copy. A name may be among both: the
+            present snapshot is another one.
+    """
 
     snapshots: tuple[SnapshotView, ...]
     tiers: tuple[Tier, ...]
     usage: Mapping[TierName, TierUsage]
+    orphans: tuple[SnapshotView, ...] = ()
 
     @property
     def flash(self) -> frozenset[TierName]:
@@ -62,16 +69,23 @@ class View:
     def find(self, ref: SnapshotRef) -> SnapshotView | None:
         return next((s for s in self.snapshots if s.ref == ref), None)
 
+    def find_orphan(self, ref: SnapshotRef) -> SnapshotView | None:
+        """The orphan that had this name last."""
+        return max((s for s in self.orphans if s.ref == ref), key=lambda s: s.snapshot.id, default=None)
+
     def residency(self, s: SnapshotView) -> Residency:
         recalling = s.live is not None and s.live.kind is TransferKind.RECALL
-        return residency(s.placements, flash=self.flash, recalling=recalling)
+        is_gone = s.snapshot.gone_at is not None
+        return residency(s.placements, flash=self.flash, recalling=recalling, is_gone=is_gone)
 
 
 class Action(StrEnum):
     MIGRATE = "migrate"
     """Make a verified cold copy; the snapshot becomes premigrated."""
     RELEASE = "release"
-    """Remove the flash copy (with a copy first where no verified cold one exists)."""
+    """Remove the copy on the source (with a copy first where no verified colder one exists)."""
+    REMOVE = "remove"
+    """Delete one copy of a snapshot that its owner deleted; source and destination are its tier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +138,24 @@ class Explanation:
     next_event: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Restore:
+    """What it takes to make a copy of an archive class readable.
+
+    Attributes:
+        retrieval: how it is asked for: "Standard", "Bulk" or "Expedited".
+        takes: until it can be read, as the class promises for nearly all.
+        cost: estimated, in `currency`; None where no price is configured.
+    """
+
+    tier: TierName
+    storage_class: str
+    retrieval: str
+    takes: timedelta
+    cost: float | None
+    currency: str
+
+
 class WarmAnswer(StrEnum):
     READY = "ready"
     ACCEPTED = "accepted"
@@ -138,6 +170,7 @@ class Admission:
         needs_bytes: to be copied to flash (0 when ready).
         releases: snapshots that would be released to make room, coldest first.
         reason: one sentence; for a refusal it says what is missing and what would help.
+        restore: the copy must be restored first, for time and money: only somebody who asks for that gets it.
     """
 
     answer: WarmAnswer
@@ -145,3 +178,4 @@ class Admission:
     needs_bytes: int = 0
     source: TierName | None = None
     releases: tuple[Step, ...] = ()
+    restore: Restore | None = None

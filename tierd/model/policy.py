@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from types import MappingProxyType
 
 from tierd.model.tier import TierName
 
@@ -33,6 +32,6 @@ class Policy:
     release_after: timedelta | None = timedelta(days=30)
     min_residency: timedelta = timedelta(hours=6)
     verify: str = "read"
-    migrate_after_to: Mapping[TierName, timedelta | None] = field(default_factory=lambda: MappingProxyType({}))
-    release_after_from: Mapping[TierName, timedelta | None] = field(default_factory=lambda: MappingProxyType({}))
+    migrate_after_to: Mapping[TierName, timedelta | None] = field(default_factory=dict)
+    release_after_from: Mapping[TierName, timedelta | None] = field(default_factory=dict)
     keep_deleted: timedelta | None = None

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from types import MappingProxyType
 
 ARCHIVE_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes whose objects must be restored, for money and hours, before they can be read."""
@@ -75,7 +74,7 @@ class S3Settings:
     restore_tier: str = "Standard"
     restore_for: timedelta = timedelta(days=7)
     requester_pays: bool = False
-    tags: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    tags: Mapping[str, str] = field(default_factory=dict)
     verify: str = "store"
     checksum: str = "auto"
     pack_bytes: int = 64 << 20

@@ -85,6 +85,9 @@ class Transfer:
         not_before: back-off: not claimed earlier.
         error, error_code: of the latest attempt.
         bytes_total, files_total: as scanned when queued; bytes_done, files_done: as last reported.
+        restore_cost: of a recall from an archive class: what it was estimated to cost, in the currency of the
+            source's prices; None where nothing is restored or no price is configured.
+        waits_for: while it is restoring: what it waits for, in words; expected_at: when that should be there.
         cancel_requested, is_paused: wishes that the mover honours at the next safe point.
     """
 
@@ -107,6 +110,9 @@ class Transfer:
     bytes_done: int = 0
     files_total: int = 0
     files_done: int = 0
+    restore_cost: float | None = None
+    waits_for: str | None = None
+    expected_at: datetime | None = None
     is_paused: bool = False
     cancel_requested: bool = False
     created_at: datetime

@@ -2,7 +2,8 @@
 rolled back by running the transfer again from the state that the catalog has.
 
     migrate   queued → copying → verifying → committed (→ releasing) → done
-    recall    queued → copying → verifying → committed → done
+    recall    queued (→ restoring) → copying → verifying → committed → done
+    remove    queued → releasing → done
 
 Invariants (must), from which the order of the steps follows:
  I1  A copy is deleted only after it went to the trash; it goes there only after `let_go` is committed;
@@ -29,7 +30,7 @@ from tierd.model.placement import PlacementState
 from tierd.model.transfer import TransferKind, TransferState
 from tierd.move.control import DeskControl
 from tierd.move.job import Desk, Job, Place
-from tierd.move.switch import home_inode, home_path, lead_to, leads_to, open_storage
+from tierd.move.switch import home_inode, home_path, lead_to, leads_elsewhere, leads_to, open_storage
 from tierd.storage.base import CopyLimits, Leases, Published, Storage, Tree
 from tierd.storage.manifest import Manifest, Side
 from tierd.storage.posix.evidence import first_rotten
@@ -53,7 +54,8 @@ class Carrier:
         self.clock = clock
         self.control = DeskControl(desk)
         self.source = open_storage(job.source)
-        self.destination = open_storage(job.destination)
+        is_one = job.destination.tier.name == job.source.tier.name
+        self.destination = self.source if is_one else open_storage(job.destination)
         self.state = job.transfer.state
         self._as_of: datetime | None = None
 
@@ -64,11 +66,15 @@ class Carrier:
             TierdError: this attempt ended; the path leads to a complete copy and nothing is lost.
         """
         self.source.attach()
-        self.destination.attach()
-        if self.job.transfer.kind is TransferKind.MIGRATE:
-            self._migrate()
-        else:
-            self._recall()
+        if self.destination is not self.source:
+            self.destination.attach()
+        match self.job.transfer.kind:
+            case TransferKind.MIGRATE:
+                self._migrate()
+            case TransferKind.RECALL:
+                self._recall()
+            case TransferKind.REMOVE:
+                self._remove()
 
     def undo(self) -> None:
         """The transfer ends without success: remove an unfinished copy. Never touches a copy in place."""
@@ -277,7 +283,8 @@ class Carrier:
             self._prove_destination(other)
             self._prove(self.source, here, mine, leases="all")
             self.control.checkpoint("switch the path")
-            lead_to(self.job, there)
+            if not leads_elsewhere(self.job):
+                lead_to(self.job, there)
             self.control.checkpoint("check again")
             deadline = time.monotonic() + self.job.settings.release_wait_s
             while True:
@@ -310,6 +317,8 @@ class Carrier:
             then, and the path stays.
         """
         self.control.deafen()
+        if leads_elsewhere(self.job):
+            return True
         manifest = storage.manifest(left.site) if leads_to(self.job, left) else None
         if manifest is None:
             lead_to(self.job, to)
@@ -326,6 +335,22 @@ class Carrier:
                 lead_to(self.job, left)
                 return False
         return True
+
+    # -- removing --------------------------------------------------------------------------------------
+
+    def _remove(self) -> None:
+        """Delete a copy of a snapshot whose owner deleted it; the catalog refuses when that is not so any more."""
+        here = self.job.source
+        if self.state is S.QUEUED:
+            self._advance(S.RELEASING)
+        if here.placement is not None and here.placement.state is not PlacementState.PARTIAL:
+            self.desk.let_go()
+        self.control.deafen()
+        self.control.checkpoint("let go: trash")
+        self.source.to_trash(self.job.transfer.key, here.site)
+        self.control.checkpoint("delete")
+        self.source.empty_trash(self.job.transfer.key, self.control)
+        self._advance(S.DONE, DropPlacement(tier=here.tier.name), message=f"deleted from {here.tier.name}")
 
     # -- recall ----------------------------------------------------------------------------------------
 

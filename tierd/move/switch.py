@@ -35,6 +35,11 @@ def leads_to(job: Job, place: Place) -> bool:
     return place.site.location is not None and now.kind is Kind.LINK and now.target == _link(place)
 
 
+def leads_elsewhere(job: Job) -> bool:
+    """Whether the path leads to a copy that this transfer neither reads nor makes: it stays as it is then."""
+    return any(leads_to(job, place) for place in job.others)
+
+
 def lead_to(job: Job, place: Place) -> None:
     """Make the path lead to this place's copy. Idempotent.
 

@@ -101,9 +101,7 @@ class Storage(Protocol):
             SourceGone: there is none.
         """
 
-    def receive(
-        self, source: Source, transfer_key: str, site: Site, limits: CopyLimits, control: Control
-    ) -> Manifest:
+    def receive(self, source: Source, transfer_key: str, site: Site, limits: CopyLimits, control: Control) -> Manifest:
         """Copy a source into the staging area, going on where an earlier call stopped."""
 
     def needs_verification(self, transfer_key: str) -> bool:

@@ -25,8 +25,8 @@ from tierd.storage.posix.reading import (
     entry_type,
     look_at_special,
     open_file,
+    read_special,
     settled,
-    special_xattrs,
 )
 from tierd.storage.posix.writing import attributes_of, keep_attributes, make_special, write_all
 
@@ -241,10 +241,10 @@ class EntryCopier:
     def special(self, name: bytes, inode: int, *, group: bytes | None = None) -> Row | os.stat_result:
         """Copy a link, FIFO or device; returns its row, or its status when it has other names (and no `group`)."""
         source, full = self.source, self.full(name)
-        st, target = look_at_special(source, name, inode, full)
+        st = look_at_special(source, name, inode, full)
         if st.st_nlink > 1 and group is None:
             return st
-        xattrs = special_xattrs(source, name, st, full)
+        target, xattrs = read_special(source, name, st, full)
         try:
             self._make_special(name, st, target, xattrs)
         except OSError as error:

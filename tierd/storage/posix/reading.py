@@ -100,41 +100,41 @@ class WriterCheck:
             )
 
 
-def look_at_special(dir_fd: int, name: bytes, inode: int, full: bytes) -> tuple[os.stat_result, bytes | None]:
-    """The status of a link, FIFO or device, and a link's target.
+def look_at_special(dir_fd: int, name: bytes, inode: int, full: bytes) -> os.stat_result:
+    """The status of a link, FIFO or device.
 
     Raises:
         Unsupported: a socket.
         SourceChanged: something else is there.
     """
-    target = None
     try:
         st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        if stat.S_ISSOCK(st.st_mode):
-            raise Unsupported(
-                f"{show(full)} is a socket, which cannot be copied",
-                hint="Remove it from the snapshot; a socket is of use only while its program runs.",
-            )
-        kind = entry_type(st)
-        if kind == "l":
-            target = os.readlink(name, dir_fd=dir_fd)
     except OSError as error:
         raise translate(error, show(full)) from error
-    if st.st_ino != inode or kind in (None, "f"):
+    if stat.S_ISSOCK(st.st_mode):
+        raise Unsupported(
+            f"{show(full)} is a socket, which cannot be copied",
+            hint="Remove it from the snapshot; a socket is of use only while its program runs.",
+        )
+    if st.st_ino != inode or entry_type(st) in (None, "f"):
         raise SourceChanged(f"{show(full)} was replaced while the tree was read")
-    return st, target
+    return st
 
 
-def special_xattrs(dir_fd: int, name: bytes, st: os.stat_result, full: bytes) -> bytes | None:
-    """The attributes of a link, FIFO or device, which must still be as it was looked at."""
+def read_special(dir_fd: int, name: bytes, st: os.stat_result, full: bytes) -> tuple[bytes | None, bytes | None]:
+    """The target of a link, and the attributes of any; it must still be as it was looked at.
+
+    To read a target is to access the link, and Linux offers no other way: look first, and read only once.
+    """
     try:
+        target = os.readlink(name, dir_fd=dir_fd) if stat.S_ISLNK(st.st_mode) else None
         xattrs = read_xattrs(beside(dir_fd, name))
         after = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except OSError as error:
         raise translate(error, show(full)) from error
     if after.st_ctime_ns != st.st_ctime_ns:
         raise SourceChanged(f"{show(full)} was replaced while the tree was read")
-    return xattrs
+    return target, xattrs
 
 
 def entry_row(

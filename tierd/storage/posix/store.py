@@ -105,9 +105,7 @@ class PosixStorage:
         finally:
             os.close(fd)
 
-    def receive(
-        self, source: Source, transfer_key: str, site: Site, limits: CopyLimits, control: Control
-    ) -> Manifest:
+    def receive(self, source: Source, transfer_key: str, site: Site, limits: CopyLimits, control: Control) -> Manifest:
         staging = self.staging(transfer_key)
         with translated(str(staging)):
             staging.mkdir(mode=0o700, exist_ok=True)

@@ -1,141 +1,171 @@
-"""The requests that tierd makes of one bucket: the only module that calls boto3.
-
-Keys are given without the tier's prefix. Every method may be called from several threads, retries what can be
-retried until `retry_for_s` is over, and raises errors of `tierd.errors` only.
-"""
+"""INTERIM: replaced soon."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import configparser
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import boto3
-import botocore.config
+import botocore
 import botocore.handlers
+from botocore.config import Config
 
-from tierd.model.s3 import S3Settings
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.client import S3Client
-else:
-    S3Client = Any
+from tierd.errors import Conflict, SourceGone
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectInfo:
-    """What the store says of an object. `crc64nvme` is base64, None when the store keeps none."""
-
     key: str
     size: int
     etag: str
-    crc64nvme: str | None = None
+    crc64nvme: object = None
     storage_class: str = "STANDARD"
-    restore: str | None = None
-    metadata: Mapping[str, str] | None = None
+    restore: object = None
+    metadata: object = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A part of a multipart upload; `crc64nvme` is base64 and only known to whoever sent it."""
-
     number: int
     size: int
     etag: str
-    crc64nvme: str | None = None
+    crc64nvme: object = None
+
+
+def _credentials(s):
+    c = configparser.ConfigParser()
+    c.read(s.credentials)
+    return dict(c["default"])
+
+
+E = botocore.exceptions.ClientError
 
 
 class Bucket:
-    """One bucket and prefix. See the module."""
+    def __init__(self, s, on_wait=None):
+        self.settings = s
+        self.on_wait = on_wait
+        self.p = f"{s.prefix}/" if s.prefix else ""
+        self.n = s.bucket
+        import botocore.handlers
 
-    def __init__(self, settings: S3Settings) -> None:
-        self.settings = settings
-        self._prefix = f"{settings.prefix}/" if settings.prefix else ""
-        self._client = _connect(settings)
-        self._name = settings.bucket
+        self.c = boto3.client(
+            "s3",
+            endpoint_url=s.endpoint,
+            **_credentials(s),
+            region_name="us-east-1",
+            config=Config(
+                max_pool_connections=16,
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                s3={"payload_signing_enabled": False, "addressing_style": "path"},
+            ),
+        )
+        self.c.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
 
-    def key(self, key: str) -> str:
-        """The full key."""
-        return self._prefix + key
+    def limit(self, up=None, down=None):
+        pass
 
-    # -- whole objects -----------------------------------------------------------------------------------
+    def key(self, k):
+        return self.p + k
 
-    def put(
-        self,
-        key: str,
-        data: bytes | bytearray | memoryview,
-        *,
-        crc64nvme: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        storage_class: str | None = None,
-        is_new: bool = False,
-    ) -> ObjectInfo:
-        """Store an object in one request.
+    def put(self, key, data, *, crc64nvme=None, metadata=None, storage_class=None, is_new=False):
+        kw = {}
+        if crc64nvme:
+            kw["ChecksumCRC64NVME"] = crc64nvme
+        if metadata:
+            kw["Metadata"] = dict(metadata)
+        if is_new:
+            kw["IfNoneMatch"] = "*"
+        try:
+            r = self.c.put_object(Bucket=self.n, Key=self.key(key), Body=bytes(data), **kw)
+        except E as e:
+            if "Precondition" in str(e):
+                raise Conflict("exists")
+            raise
+        return ObjectInfo(key=key, size=len(data), etag=r["ETag"].strip('"'), crc64nvme=crc64nvme)
 
-        Args:
-            crc64nvme: of the data, base64; computed when not given. The store refuses other data.
-            storage_class: None for the tier's own.
-            is_new: fail with Conflict when an object of this key exists.
-        """
-        raise NotImplementedError
+    def head(self, key):
+        try:
+            r = self.c.head_object(Bucket=self.n, Key=self.key(key), ChecksumMode="ENABLED")
+        except E as e:
+            if e.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                return None
+            raise
+        return ObjectInfo(
+            key=key,
+            size=r["ContentLength"],
+            etag=r["ETag"].strip('"'),
+            crc64nvme=r.get("ChecksumCRC64NVME"),
+            metadata=r["Metadata"],
+        )
 
-    def head(self, key: str) -> ObjectInfo | None:
-        """What the store says of an object, its checksum included; None when there is none."""
-        raise NotImplementedError
+    def get(self, key, *, start=0, length=None, etag=None):
+        kw = {}
+        if length is not None:
+            kw["Range"] = f"bytes={start}-{start + length - 1}"
+        try:
+            return self.c.get_object(Bucket=self.n, Key=self.key(key), **kw)["Body"].read()
+        except E as e:
+            if e.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                raise SourceGone(key)
+            raise
 
-    def get(self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None) -> bytes:
-        """Read an object or a range of it.
+    def get_into(self, key, buffer, *, start, etag=None):
+        buffer[:] = self.get(key, start=start, length=len(buffer), etag=etag)
 
-        Args:
-            etag: the object must still have this one.
+    def delete(self, keys):
+        if keys:
+            self.c.delete_objects(Bucket=self.n, Delete={"Objects": [{"Key": self.key(k)} for k in keys]})
 
-        Raises:
-            SourceGone: there is no such object.
-            SourceChanged: it has another ETag.
-            Archived: its storage class must be restored first.
-        """
-        raise NotImplementedError
+    def list(self, prefix):
+        for page in self.c.get_paginator("list_objects_v2").paginate(Bucket=self.n, Prefix=self.key(prefix)):
+            for o in page.get("Contents", []):
+                yield ObjectInfo(key=o["Key"].removeprefix(self.p), size=o["Size"], etag=o["ETag"].strip('"'))
 
-    def get_into(self, key: str, buffer: memoryview, *, start: int, etag: str | None = None) -> None:
-        """Read `len(buffer)` bytes from `start` into a buffer; goes on in the middle when a connection breaks."""
-        raise NotImplementedError
+    def begin(self, key, *, metadata=None, storage_class=None):
+        return self.c.create_multipart_upload(
+            Bucket=self.n,
+            Key=self.key(key),
+            Metadata=dict(metadata or {}),
+            ChecksumAlgorithm="CRC64NVME",
+            ChecksumType="FULL_OBJECT",
+        )["UploadId"]
 
-    def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects, a thousand per request; those that do not exist are no error."""
-        raise NotImplementedError
+    def upload_part(self, key, upload, number, data, *, crc64nvme):
+        r = self.c.upload_part(
+            Bucket=self.n,
+            Key=self.key(key),
+            UploadId=upload,
+            PartNumber=number,
+            Body=bytes(data),
+            ChecksumCRC64NVME=crc64nvme,
+        )
+        return Part(number=number, size=len(data), etag=r["ETag"].strip('"'), crc64nvme=crc64nvme)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects below a prefix in the order of their keys, page by page (no checksums)."""
-        raise NotImplementedError
+    def parts(self, key, upload):
+        try:
+            r = self.c.list_parts(Bucket=self.n, Key=self.key(key), UploadId=upload)
+        except E:
+            return None
+        return [Part(number=p["PartNumber"], size=p["Size"], etag=p["ETag"].strip('"')) for p in r.get("Parts", [])]
 
-    def list_directories(self, prefix: str) -> Iterator[str]:
-        """The common prefixes one level below `prefix` (which ends with a slash), as names without slashes."""
-        raise NotImplementedError
+    def complete(self, key, upload, parts, *, crc64nvme, size):
+        r = self.c.complete_multipart_upload(
+            Bucket=self.n,
+            Key=self.key(key),
+            UploadId=upload,
+            ChecksumCRC64NVME=crc64nvme,
+            MultipartUpload={
+                "Parts": [{"PartNumber": p.number, "ETag": p.etag, "ChecksumCRC64NVME": p.crc64nvme} for p in parts]
+            },
+        )
+        return ObjectInfo(key=key, size=size, etag=r["ETag"].strip('"'), crc64nvme=crc64nvme)
 
-    # -- multipart uploads ----------------------------------------------------------------------------------
+    def abort(self, key, upload):
+        self.c.abort_multipart_upload(Bucket=self.n, Key=self.key(key), UploadId=upload)
 
-    def begin(self, key: str, *, metadata: Mapping[str, str] | None = None, storage_class: str | None = None) -> str:
-        """Begin a multipart upload whose checksum is a full-object CRC64NVME; returns its id."""
-        raise NotImplementedError
-
-    def upload_part(
-        self, key: str, upload: str, number: int, data: bytes | bytearray | memoryview, *, crc64nvme: str
-    ) -> Part:
-        """Send a part (numbers count from 1)."""
-        raise NotImplementedError
-
-    def parts(self, key: str, upload: str) -> list[Part] | None:
-        """The parts that the store has; None when there is no such upload (any more)."""
-        raise NotImplementedError
-
-    def complete(self, key: str, upload: str, parts: Sequence[Part], *, crc64nvme: str, size: int) -> ObjectInfo:
-        """Make the object of its parts; the store refuses when its checksum is another. Safe to repeat."""
-        raise NotImplementedError
-
-    def abort(self, key: str, upload: str) -> None:
-        """Give an upload up; one that does not exist is no error."""
-        raise NotImplementedError
-
-    def uploads(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Key and id of every multipart upload under way below a prefix."""
-        raise NotImplementedError
+    def uploads(self, prefix):
+        r = self.c.list_multipart_uploads(Bucket=self.n, Prefix=self.key(prefix))
+        for u in r.get("Uploads", []):
+            yield u["Key"].removeprefix(self.p), u["UploadId"]

@@ -46,7 +46,9 @@ class Chunks:
 Range = Files | Chunks
 
 
-def ranges(manifest: Manifest, *, range_bytes: int, first: tuple[str, ...] = (), only: Wanted | None = None) -> Iterator[Range]:
+def ranges(
+    manifest: Manifest, *, range_bytes: int, first: tuple[str, ...] = (), only: Wanted | None = None
+) -> Iterator[Range]:
     """All ranges of a copy, those with files that match one of the patterns `first` before the others.
 
     Args:

@@ -28,8 +28,6 @@ _LEAST_CHUNKS = 2
 """A part but the last must have 5 MiB."""
 
 
-
-
 @dataclass(frozen=True, kw_only=True)
 class LargeFile:
     """What is uploaded.

@@ -60,7 +60,9 @@ def check_file(data: memoryview, entry: Entry, piece: Piece, item: Object) -> No
             whole[start:stop] = data[used : used + stop - start]
             used += stop - start
         with memoryview(whole) as view:
-            found = blake3(b"".join(blake3(view[at : at + CHUNK]).digest() for at in range(0, entry.size, CHUNK))).digest()
+            found = blake3(
+                b"".join(blake3(view[at : at + CHUNK]).digest() for at in range(0, entry.size, CHUNK))
+            ).digest()
     if found != entry.digest:
         raise damaged(entry, item)
 

@@ -144,9 +144,7 @@ class _Sent:
             return self._upload
 
 
-def complete(
-    bucket: Sink, key: str, upload: str, parts: Sequence[tuple[Part, int]]
-) -> tuple[ObjectInfo, int]:
+def complete(bucket: Sink, key: str, upload: str, parts: Sequence[tuple[Part, int]]) -> tuple[ObjectInfo, int]:
     """Make the object of its parts (in order, each with its CRC64NVME); the store checks the whole."""
     total = combine((value, part.size) for part, value in parts)
     size = sum(part.size for part, _ in parts)

@@ -39,7 +39,9 @@ _COMMIT_S = 2.0
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REOPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {"l": stat.S_IFLNK, "p": stat.S_IFIFO, "c": stat.S_IFCHR, "b": stat.S_IFBLK}
-_FETCHED = "CREATE TABLE IF NOT EXISTS fetched (path BLOB, chunk INTEGER, PRIMARY KEY (path, chunk)) STRICT, WITHOUT ROWID"
+_FETCHED = (
+    "CREATE TABLE IF NOT EXISTS fetched (path BLOB, chunk INTEGER, PRIMARY KEY (path, chunk)) STRICT, WITHOUT ROWID"
+)
 
 
 class S3Copy:

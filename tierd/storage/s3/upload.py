@@ -34,8 +34,8 @@ from tierd.storage.posix.reading import (
     entry_type,
     look_at_special,
     open_file,
+    read_special,
     settled,
-    special_xattrs,
 )
 from tierd.storage.s3 import layout, tar
 from tierd.storage.s3.bucket import ObjectInfo
@@ -222,7 +222,9 @@ class _Upload:
                 fd, st = open_file(names.fd, name, inode, self._device, full)
                 if st.st_nlink > 1:
                     os.close(fd)
-                    self._manifest.execute("INSERT OR REPLACE INTO link_name VALUES (?, ?, ?)", (inode, full, st.st_nlink))
+                    self._manifest.execute(
+                        "INSERT OR REPLACE INTO link_name VALUES (?, ?, ?)", (inode, full, st.st_nlink)
+                    )
                     continue
                 entry = known.get(full)
                 if entry is not None and _is_done(entry, st):
@@ -246,18 +248,16 @@ class _Upload:
         self._manifest.execute("UPDATE entry SET attempt = ? WHERE path = ?", (self._attempt, entry.path))
         self._control.progress(bytes=entry.size, files=1)
 
-    def _special(self, names: Names, inode: int, name: bytes, group: bytes | None = None) -> None:
+    def _special(self, names: Names, inode: int, name: bytes) -> None:
         full = names.path + b"/" + name if names.path else name
-        st, target = look_at_special(names.fd, name, inode, full)
-        if st.st_nlink > 1 and group is None:
+        st = look_at_special(names.fd, name, inode, full)
+        if st.st_nlink > 1:
             self._manifest.execute("INSERT OR REPLACE INTO link_name VALUES (?, ?, ?)", (inode, full, st.st_nlink))
             return
-        self._record_special(names.fd, name, full, st, target, None)
+        self._record_special(names.fd, name, full, st, None)
 
-    def _record_special(
-        self, fd: int, name: bytes, full: bytes, st: os.stat_result, target: bytes | None, group: bytes | None
-    ) -> Row:
-        xattrs = special_xattrs(fd, name, st, full)
+    def _record_special(self, fd: int, name: bytes, full: bytes, st: os.stat_result, group: bytes | None) -> Row:
+        target, xattrs = read_special(fd, name, st, full)
         size = 0 if target is None else len(target)
         row = entry_row(full, entry_type(st) or "", st, size, xattrs, group=group, target=target)
         self._manifest.add([(*row, self._attempt)])
@@ -278,8 +278,8 @@ class _Upload:
             if st.st_nlink != len(paths):
                 raise SourceChanged(f"the hard links of {show(leader)} changed while the tree was read")
             if entry_type(st) != "f":
-                seen, target = look_at_special(directory, name, st.st_ino, leader)
-                row = self._record_special(directory, name, leader, seen, target, leader)
+                seen = look_at_special(directory, name, st.st_ino, leader)
+                row = self._record_special(directory, name, leader, seen, leader)
                 self._manifest.add([((other, *row[1:], self._attempt)) for other in paths[1:]])
                 return
             self._groups[leader] = paths[1:]

@@ -1,0 +1,104 @@
+"""Transfers to and from a bucket with real workers and a real S3 server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.seaweed import Seaweed
+from tests.world import CLOUD, FLASH, HDD, World, digest_tree, is_done, s3_settings
+from tierd.model.placement import Residency
+from tierd.model.transfer import TransferKind
+
+
+@pytest.fixture
+def world(tmp_path: Path, seaweed: Seaweed) -> Iterator[World]:
+    world = World(tmp_path, s3=s3_settings(tmp_path, seaweed.endpoint))
+    yield world
+    world.close()
+
+
+def test_a_snapshot_goes_to_the_bucket_and_stays_readable_on_flash(world: World) -> None:
+    snapshot = world.make()
+    before = digest_tree(snapshot.path)
+    assert is_done(world.migrate(snapshot))
+    assert world.residency(snapshot) is Residency.PREMIGRATED
+    assert digest_tree(snapshot.path) == before
+    assert world.litter() == []
+
+
+def test_a_released_snapshot_is_a_dangling_link_and_comes_back_equal(world: World) -> None:
+    snapshot = world.make(files=50)
+    before = digest_tree(snapshot.path)
+    assert is_done(world.release(snapshot))
+    assert snapshot.path.is_symlink()
+    with pytest.raises(FileNotFoundError):
+        os.listdir(snapshot.path)
+    assert world.residency(snapshot) is Residency.MIGRATED
+    assert is_done(world.recall(snapshot))
+    assert digest_tree(snapshot.path) == before
+    assert world.residency(snapshot) is Residency.PREMIGRATED
+    assert world.litter() == []
+
+
+def test_a_recalled_snapshot_is_released_again_without_an_upload(world: World) -> None:
+    snapshot = world.make()
+    assert is_done(world.release(snapshot))
+    keys = world.keys()
+    assert is_done(world.recall(snapshot))
+    assert is_done(world.release(snapshot))
+    assert world.keys() == keys
+
+
+def test_a_changed_snapshot_replaces_its_copy_in_the_bucket(world: World) -> None:
+    snapshot = world.make()
+    assert is_done(world.migrate(snapshot))
+    first = set(world.keys())
+    (snapshot.path / "new").write_bytes(b"more")
+    after = digest_tree(snapshot.path)
+    assert is_done(world.release(snapshot))
+    assert not first & set(world.keys())
+    assert is_done(world.recall(snapshot))
+    assert digest_tree(snapshot.path) == after
+    assert world.litter() == []
+
+
+def test_a_chain_from_flash_over_hdd_to_the_bucket_and_back(world: World) -> None:
+    snapshot = world.make()
+    before = digest_tree(snapshot.path)
+
+    def go(kind: TransferKind, source: str, destination: str, *, release: bool = False) -> None:
+        order = world.order(snapshot, kind, release=release, source=source, destination=destination)  # type: ignore[arg-type]
+        assert is_done(world.run(order))
+
+    go(TransferKind.MIGRATE, FLASH, HDD)
+    go(TransferKind.MIGRATE, HDD, CLOUD)
+    go(TransferKind.MIGRATE, FLASH, HDD, release=True)
+    assert digest_tree(snapshot.path.resolve()) == before
+    go(TransferKind.MIGRATE, HDD, CLOUD, release=True)
+    assert not world.has(snapshot, HDD)
+    assert world.has(snapshot, CLOUD)
+    assert not snapshot.path.exists()
+    assert not (world.roots[HDD] / "ds" / "v1").exists()
+    go(TransferKind.RECALL, CLOUD, FLASH)
+    assert digest_tree(snapshot.path) == before
+    assert world.litter() == []
+
+
+def test_the_hdd_copy_can_go_while_the_path_leads_to_flash(world: World) -> None:
+    snapshot = world.make()
+    before = digest_tree(snapshot.path)
+    for source, destination, release in ((FLASH, HDD, False), (FLASH, CLOUD, False), (HDD, CLOUD, True)):
+        order = world.order(
+            snapshot, TransferKind.MIGRATE, release=release, source=source, destination=destination
+        )
+        assert is_done(world.run(order))
+    assert not snapshot.path.is_symlink()
+    assert digest_tree(snapshot.path) == before
+    assert not world.has(snapshot, HDD)
+    assert world.has(snapshot, FLASH)
+    assert world.has(snapshot, CLOUD)
+    assert world.litter() == []

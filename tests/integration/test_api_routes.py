@@ -49,6 +49,7 @@ def test_status_sums_everything_up(world: ApiWorld, client: httpx.Client) -> Non
         "premigrated": 0,
         "migrated": 1,
         "partial": 0,
+        "orphaned": 0,
         "gone": 0,
     }
     assert found["problems"] == [{"ref": "imagenet/odd", "problem": "a hard link leads outside"}]

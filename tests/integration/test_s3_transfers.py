@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.seaweed import Seaweed
-from tests.world import CLOUD, FLASH, HDD, World, digest_tree, is_done, s3_settings
+from tests.world import CLOUD, FLASH, HDD, Trap, World, digest_tree, is_done, s3_settings
 from tierd.model.placement import Residency
 from tierd.model.transfer import TransferKind
 
@@ -102,3 +102,28 @@ def test_the_hdd_copy_can_go_while_the_path_leads_to_flash(world: World) -> None
     assert world.has(snapshot, FLASH)
     assert world.has(snapshot, CLOUD)
     assert world.litter() == []
+
+
+# -- crashes ---------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_killed_at_any_request_loses_nothing(world: World) -> None:
+    """Down and up again, the worker killed at its first request, its second, … until a run ends without a kill."""
+    for at in range(1, 60):
+        snapshot = world.make(f"v{at}", files=12)
+        before = digest_tree(snapshot.path)
+        trap = Trap(at=at)
+        for kind in (TransferKind.MIGRATE, TransferKind.RECALL):
+            order = world.order(snapshot, kind, release=kind is TransferKind.MIGRATE)
+            world.step(trap=trap)
+            if trap.fired and at % 3 == 0:
+                world.restart()
+            if snapshot.path.exists():
+                assert digest_tree(snapshot.path) == before
+            assert is_done(world.finish(order))
+        assert digest_tree(snapshot.path) == before
+        assert world.litter() == []
+        if not trap.fired:
+            return
+    pytest.fail("the transfers never came to an end without a kill")
+

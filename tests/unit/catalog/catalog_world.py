@@ -39,10 +39,14 @@ class World:
     def try_enqueue(
         self, snapshot_id: SnapshotId, kind: TransferKind = TransferKind.MIGRATE, **more: Any
     ) -> tuple[Transfer, bool]:
-        down = kind is TransferKind.MIGRATE
+        source, destination = {
+            TransferKind.MIGRATE: (FLASH, HDD),
+            TransferKind.RECALL: (HDD, FLASH),
+            TransferKind.REMOVE: (HDD, HDD),
+        }[kind]
         values: dict[str, Any] = {
-            "source": FLASH if down else HDD,
-            "destination": HDD if down else FLASH,
+            "source": source,
+            "destination": destination,
             "reason": "not used for 14 days",
             "requested_by": "policy",
             "bytes_total": 1000,

@@ -119,6 +119,15 @@ class CatalogMachine(RuleBasedStateMachine):
         else:
             self.attempt(self.catalog.retry_later, transfer_id, state, not_before=NOW + timedelta(hours=1), **why)
 
+    @rule(n=PICK, state=STATES, message=st.sampled_from(["5h", "4h"]))
+    def wait_for_restore(self, n: int, state: TransferState, message: str) -> None:
+        later = {"until": None, "not_before": NOW + timedelta(minutes=5), "now": NOW}
+        self.attempt(self.catalog.wait_for_restore, self.transfer_id(n), state, message=message, **later)
+
+    @rule(n=PICK)
+    def let_go(self, n: int) -> None:
+        self.attempt(self.catalog.let_go, self.transfer_id(n), NOW)
+
     @rule(n=PICK)
     def request_cancel(self, n: int) -> None:
         self.attempt(self.catalog.request_cancel, self.transfer_id(n), NOW)
@@ -163,6 +172,10 @@ class CatalogMachine(RuleBasedStateMachine):
     def at_most_one_live_transfer_per_snapshot(self) -> None:
         owners = Counter(t.snapshot_id for t in self.transfers() if t.state in LIVE)
         assert all(count == 1 for count in owners.values())
+
+    @invariant()
+    def only_a_restore_waits_for_anything(self) -> None:
+        assert all(t.waits_for is None for t in self.transfers() if t.state is not S.RESTORING)
 
     @invariant()
     def every_transfer_is_where_its_events_say(self) -> None:

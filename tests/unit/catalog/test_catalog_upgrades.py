@@ -57,6 +57,53 @@ def test_older_database_is_upgraded_at_open_and_a_copy_is_kept(tmp_path: Path) -
     db.close()
 
 
+def test_what_an_older_database_knows_survives_the_upgrade(tmp_path: Path) -> None:
+    """The table of transfers is made anew; its rows, its events and its numbering go on."""
+    db = connect(tmp_path / "tierd.db")
+    upgrades.upgrade(db, upgrades.STEPS[:1])
+    run(
+        db,
+        (
+            f"PRAGMA application_id = {APPLICATION_ID}",
+            "INSERT INTO tier VALUES ('flash', 'posix', x'2f66', 0, NULL, 1), ('hdd', 'posix', x'2f68', 1, NULL, 1)",
+            "INSERT INTO dataset VALUES ('imagenet', x'2f66', 'flash', '*', 1)",
+            "INSERT INTO snapshot VALUES (1, '0123456789abcdef', 'imagenet', 'v1', x'2f66', 7, 10, 10, 1, 2, 0, 0, 0,"
+            " 'events', NULL, NULL, 0, NULL, NULL, NULL, NULL)",
+            "INSERT INTO transfer VALUES (41, 'k', 1, 'migrate', 'copying', 'flash', 'hdd', 1, 3, 'cold', 'policy', 2,"
+            " 5, 'busy', 'source_busy', 10, 4, 1, 0, 1, 0, 0, 1, 2, NULL)",
+            "INSERT INTO event VALUES (1, 0, 'transfer.copying', 'imagenet', 'v1', 1, 41, '', '{}')",
+        ),
+    )
+    db.close()
+    with Catalog.open(tmp_path / "tierd.db", wait_s=0) as catalog:
+        (t,) = catalog.transfers()
+        assert (t.id, t.state, t.source, t.destination, t.release, t.priority) == (
+            41,
+            "copying",
+            "flash",
+            "hdd",
+            True,
+            3,
+        )
+        assert (t.attempt, t.error, t.bytes_done, t.is_paused, t.cancel_requested) == (2, "busy", 4, True, False)
+        assert (t.restore_cost, t.waits_for, t.expected_at) == (None, None, None)
+        assert [e.transfer_id for e in catalog.events()] == [41]
+        catalog.fail(t.id, t.state, error="e", error_code="c", now=t.created_at)
+        again, _ = catalog.enqueue(
+            snapshot_id=t.snapshot_id,
+            kind=t.kind,
+            source=t.source,
+            destination=t.destination,
+            reason="again",
+            requested_by="test",
+            bytes_total=0,
+            files_total=0,
+            now=t.created_at,
+        )
+        assert again.id == 42
+    assert (tmp_path / "tierd.db.v1").exists()
+
+
 STEPS: tuple[upgrades.Step, ...] = (
     ("CREATE TABLE a (x INTEGER PRIMARY KEY)", "INSERT INTO a VALUES (7)"),
     ("ALTER TABLE a ADD COLUMN y TEXT", "UPDATE a SET y = 'seven'"),

@@ -11,14 +11,16 @@ from typing import Any
 
 from tierd.model.dataset import AccessSource, Dataset, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.hold import Hold, HoldId, HoldKind
-from tierd.model.placement import Placement, PlacementState
+from tierd.model.placement import Placement, PlacementState, own_copies
 from tierd.model.plan import Action, SnapshotView, Step, View
 from tierd.model.policy import Policy
-from tierd.model.tier import Tier, TierName, TierUsage
+from tierd.model.s3 import Prices, S3Settings
+from tierd.model.tier import Tier, TierKind, TierName, TierUsage
 from tierd.model.transfer import Transfer, TransferId, TransferKind, TransferState
 
 NOW = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 FLASH, HDD, ARCHIVE = TierName("flash"), TierName("hdd"), TierName("archive")
+CLOUD, VAULT = TierName("cloud"), TierName("vault")
 GIB = 1 << 30
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 POLICY = Policy()
@@ -165,17 +167,73 @@ def view(
     )
 
 
+def cloud(**prices: Any) -> Tier:
+    """A bucket below the HDD."""
+    s3 = S3Settings(bucket="cold", state=Path("/var/lib/tierd/s3/cloud"), prices=Prices(**prices))
+    return Tier(name=CLOUD, kind=TierKind.S3, root=Path("/run/tierd/view/cloud"), rank=2, s3=s3)
+
+
+def vault(storage_class: str = "GLACIER", *, retrieval: str = "Standard", prices: Prices | None = None) -> Tier:
+    """An archive below the bucket."""
+    s3 = S3Settings(
+        bucket="vault",
+        state=Path("/var/lib/tierd/s3/vault"),
+        storage_class=storage_class,
+        restore_tier=retrieval,
+        prices=prices or Prices(),
+    )
+    return Tier(name=VAULT, kind=TierKind.S3, root=Path("/run/tierd/view/vault"), rank=3, s3=s3)
+
+
+def bucket(tier: TierName) -> TierUsage:
+    """How full a tier without a limit is."""
+    return TierUsage(tier=tier, is_online=True, free_bytes=1 << 62)
+
+
+def chain(
+    *snapshots: SnapshotView,
+    orphans: Sequence[SnapshotView] = (),
+    used: float = 500,
+    hdd: TierUsage | None = None,
+    below: Sequence[Tier] = (),
+    **offline_or_full: TierUsage,
+) -> View:
+    """A view of flash, HDD and buckets below (a plain one where none are named); `used`: GiB used on flash."""
+    buckets = tuple(below) or (cloud(),)
+    usages = {
+        FLASH: usage(FLASH, used, 1000),
+        HDD: hdd or usage(HDD, 1000, 10_000),
+        **{tier.name: bucket(tier.name) for tier in buckets},
+    }
+    usages |= {TierName(name): found for name, found in offline_or_full.items()}
+    tiers = (Tier(name=FLASH, root=Path("/f"), rank=0), Tier(name=HDD, root=Path("/h"), rank=1, high=0.95, low=0.9))
+    return View(snapshots=snapshots, tiers=(*tiers, *buckets), usage=usages, orphans=tuple(orphans))
+
+
+def orphan(name: str, *, gone: timedelta = DAY, on: Iterable[TierName] = (HDD,), **more: Any) -> SnapshotView:
+    """A snapshot whose owner deleted it `gone` ago, with copies left on these tiers."""
+    s = snapshot(name, on=(FLASH,), gone_at=NOW - gone, **more)
+    left = tuple(
+        replace(copy(tier, s.snapshot.id, s.snapshot.size_bytes), location=f"ds/{name}.{s.snapshot.id}") for tier in on
+    )
+    return replace(s, placements=(*s.placements, *left))
+
+
 def queued(seen: View, steps: Iterable[Step]) -> View:
     """The view after these steps were queued and nothing has moved yet."""
     by_id = {step.snapshot_id: step for step in steps}
-    return replace(seen, snapshots=tuple(_with_transfer(s, by_id.get(s.snapshot.id)) for s in seen.snapshots))
+
+    def with_transfers(found: Iterable[SnapshotView]) -> tuple[SnapshotView, ...]:
+        return tuple(_with_transfer(s, by_id.get(s.snapshot.id)) for s in found)
+
+    return replace(seen, snapshots=with_transfers(seen.snapshots), orphans=with_transfers(seen.orphans))
 
 
 def _with_transfer(s: SnapshotView, step: Step | None) -> SnapshotView:
     if step is None:
         return s
     live = transfer(
-        TransferKind.MIGRATE,
+        TransferKind.REMOVE if step.action is Action.REMOVE else TransferKind.MIGRATE,
         release=step.action is Action.RELEASE,
         source=step.source,
         destination=step.destination,
@@ -189,8 +247,8 @@ def done(seen: View, steps: Iterable[Step]) -> View:
     """The view after these steps were carried out."""
     by_id = {step.snapshot_id: step for step in steps}
     used = {name: [u.used_bytes, u.used_inodes] for name, u in seen.usage.items()}
-    snapshots = []
-    for s in seen.snapshots:
+    snapshots, orphans = [], []
+    for s in (*seen.snapshots, *seen.orphans):
         step = by_id.get(s.snapshot.id)
         if step is not None:
             placements = list(s.placements)
@@ -202,8 +260,13 @@ def done(seen: View, steps: Iterable[Step]) -> View:
                 placements = [p for p in placements if p.tier != step.source]
                 used[step.source][0] -= s.snapshot.disk_bytes
                 used[step.source][1] -= s.snapshot.entries
+            if step.action is Action.REMOVE:
+                placements = [p for p in placements if p.tier != step.source]
             s = replace(s, placements=tuple(placements))
-        snapshots.append(s)
+        if s.snapshot.gone_at is None:
+            snapshots.append(s)
+        elif own_copies(s.placements):
+            orphans.append(s)
     after = {
         name: replace(
             u,
@@ -215,4 +278,4 @@ def done(seen: View, steps: Iterable[Step]) -> View:
         else u
         for name, u in seen.usage.items()
     }
-    return replace(seen, snapshots=tuple(snapshots), usage=after)
+    return replace(seen, snapshots=tuple(snapshots), orphans=tuple(orphans), usage=after)

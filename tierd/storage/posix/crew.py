@@ -6,6 +6,7 @@ They die with their parent. Jobs and answers are plain tuples (marshal); what a 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import marshal
 import os
@@ -116,6 +117,8 @@ class Crew:
         self._selector = selectors.DefaultSelector()
         self._urgent: deque[Job] = deque()
         self._reported = (0, 0, 0)
+        self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector.register(self._waker, selectors.EVENT_READ, None)
         for number in range(processes):
             self._fork(number, make)
 
@@ -130,6 +133,7 @@ class Crew:
                 mine.close()
                 for peer in self._peers:
                     peer.sock.close()
+                os.close(self._waker)
                 _serve(theirs, make(number))
                 status = 0
             finally:
@@ -157,7 +161,40 @@ class Crew:
                     break
                 time.sleep(0.002)
         self._selector.close()
+        os.close(self._waker)
         self.board.close()
+
+    # -- one job after the other, for callers who have something else to do in between ----------------------
+
+    def post(self, job: Job) -> bool:
+        """Give a job to the process that has the least to do; False when all have enough."""
+        peer = min(self._peers, key=lambda p: p.outstanding)
+        if peer.outstanding >= _AHEAD:
+            return False
+        peer.post(job)
+        return True
+
+    def take(self, on_answer: Callable[[Answer], None], control: Control) -> None:
+        """Take the answers that are there, or wait a moment for one, or for `wake`.
+
+        Raises:
+            TierdError: of a worker. Interrupted: `control` asked for it.
+        """
+        self._take(on_answer, _TICK_S)
+        self._report(control)
+        control.checkpoint()
+
+    def wake(self) -> None:
+        """Let `take` return; may be called by any thread."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_write(self._waker, 1)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no job is outstanding."""
+        return not any(peer.outstanding for peer in self._peers)
+
+    # -- all jobs of an iterator ------------------------------------------------------------------------------
 
     def add(self, job: Job) -> None:
         """Put a job before those that `run` was given; only from inside `on_answer`."""
@@ -206,6 +243,10 @@ class Crew:
             if not events & selectors.EVENT_READ:
                 continue
             peer = key.data
+            if peer is None:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._waker)
+                continue
             messages, is_gone = peer.receive()
             for status, content in messages:
                 peer.outstanding -= 1

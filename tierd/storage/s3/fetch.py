@@ -9,13 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
-from tierd.storage.manifest import CHUNK, Entry, Manifest
-from tierd.storage.s3.index import Index, Object, Piece, chunk_segments
+from tierd.storage.manifest import CHUNK, Manifest
+from tierd.storage.s3.index import Index, Object, Segments, chunk_segments, unpack_segments
 
 _GAP = 256 << 10
 """Bytes between two files that are read and thrown away rather than asked for by another request."""
 _FEW_CHUNKS = 2
+_MOST_FILES = 5000
+
+Item = tuple[Any, ...]
+"""A file: the first 13 fields of its entry, then offset of its data in the object, length there, packed segments."""
+PATH, SIZE, OFFSET, LENGTH, SEGMENTS = 0, 2, 13, 14, 15
+
+_QUERY = (
+    "SELECT e.path, e.type, e.size, e.mode, e.uid, e.gid, e.mtime_ns, e.atime_ns, e.rdev, e.xattrs, e.target,"
+    " e.link_group, e.digest, p.offset, p.length, p.segments FROM piece p JOIN entry e ON e.path = p.path"
+    " WHERE p.object = ? AND (p.offset, p.path) > (?, ?) ORDER BY p.offset, p.path LIMIT 2000"
+)
 
 Wanted = Callable[[bytes], bool]
 
@@ -27,7 +39,7 @@ class Files:
     object: Object
     start: int
     stop: int
-    items: tuple[tuple[Entry, Piece], ...]
+    items: list[Item]
 
 
 @dataclass(frozen=True)
@@ -37,10 +49,16 @@ class Chunks:
     object: Object
     start: int
     stop: int
-    entry: Entry
+    item: Item
     first: int
     last: int
-    data: tuple[tuple[int, int], ...]
+    data: Segments
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, holes included, that these chunks stand for."""
+        total: int = self.item[SIZE]
+        return min(self.last * CHUNK, total) - self.first * CHUNK
 
 
 Range = Files | Chunks
@@ -55,81 +73,81 @@ def ranges(
         range_bytes: of one request, about.
         only: which paths are wanted at all.
     """
+    if not first:
+        yield from _select(manifest, range_bytes, only)
+        return
+    is_first = matcher(first)
+    yield from _select(manifest, range_bytes, lambda p: is_first(p) and (only is None or only(p)))
+    yield from _select(manifest, range_bytes, lambda p: not is_first(p) and (only is None or only(p)))
+
+
+def matcher(patterns: tuple[str, ...]) -> Wanted:
+    """Whether a path matches one of some shell patterns; `*` also matches slashes."""
 
     def matches(path: bytes) -> bool:
         text = path.decode(errors="surrogateescape")
-        return any(fnmatchcase(text, pattern) for pattern in first)
+        return any(fnmatchcase(text, pattern) for pattern in patterns)
 
-    if first:
-        yield from _select(manifest, range_bytes, lambda p: matches(p) and (only is None or only(p)))
-        yield from _select(manifest, range_bytes, lambda p: not matches(p) and (only is None or only(p)))
-    else:
-        yield from _select(manifest, range_bytes, only)
+    return matches
 
 
 def _select(manifest: Manifest, range_bytes: int, wanted: Wanted | None) -> Iterator[Range]:
-    index = Index(manifest)
-    for item in index.objects():
+    for item in Index(manifest).objects():
         if item.kind == "tree":
             continue
-        batch: list[tuple[Entry, Piece]] = []
-        for entry, piece in _pieces(manifest, index, item.number):
-            if wanted is not None and not wanted(entry.path):
+        batch: list[Item] = []
+        for file in _files(manifest, item.number):
+            if wanted is not None and not wanted(file[PATH]):
                 continue
-            if entry.size > max(range_bytes, CHUNK):
-                yield from _cut(item, entry, piece, range_bytes)
+            if file[SIZE] > range_bytes:
+                yield from _cut(item, file, range_bytes)
                 continue
-            if batch and not _fits(batch, piece, range_bytes):
-                yield _files(item, batch)
+            if batch and not _fits(batch, file, range_bytes):
+                yield _as_range(item, batch)
                 batch = []
-            batch.append((entry, piece))
+            batch.append(file)
         if batch:
-            yield _files(item, batch)
+            yield _as_range(item, batch)
 
 
-def _pieces(manifest: Manifest, index: Index, number: int) -> Iterator[tuple[Entry, Piece]]:
-    waiting: list[Piece] = []
-    for piece in index.pieces(number):
-        waiting.append(piece)
-        if len(waiting) == 500:
-            yield from _with_entries(manifest, waiting)
-            waiting = []
-    yield from _with_entries(manifest, waiting)
+def _files(manifest: Manifest, number: int) -> Iterator[Item]:
+    offset, path = -1, b""
+    while True:
+        rows = manifest.execute(_QUERY, (number, offset, path))
+        yield from rows
+        if len(rows) < 2000:
+            return
+        offset, path = rows[-1][OFFSET], rows[-1][PATH]  # type: ignore[assignment]
 
 
-def _with_entries(manifest: Manifest, pieces: list[Piece]) -> Iterator[tuple[Entry, Piece]]:
-    found = manifest.find_all([piece.path for piece in pieces])
-    for piece in pieces:
-        yield found[piece.path], piece
+def _fits(batch: list[Item], file: Item, range_bytes: int) -> bool:
+    end = batch[-1][OFFSET] + batch[-1][LENGTH]
+    is_near = file[OFFSET] - end <= _GAP
+    return is_near and file[OFFSET] + file[LENGTH] - batch[0][OFFSET] <= range_bytes and len(batch) < _MOST_FILES
 
 
-def _fits(batch: list[tuple[Entry, Piece]], piece: Piece, range_bytes: int) -> bool:
-    start = batch[0][1].offset
-    end = batch[-1][1].offset + batch[-1][1].length
-    return piece.offset - end <= _GAP and piece.offset + piece.length - start <= range_bytes
+def _as_range(item: Object, batch: list[Item]) -> Files:
+    return Files(item, batch[0][OFFSET], batch[-1][OFFSET] + batch[-1][LENGTH], batch)
 
 
-def _files(item: Object, batch: list[tuple[Entry, Piece]]) -> Files:
-    last = batch[-1][1]
-    return Files(item, batch[0][1].offset, last.offset + last.length, tuple(batch))
-
-
-def _cut(item: Object, entry: Entry, piece: Piece, range_bytes: int) -> Iterator[Chunks]:
+def _cut(item: Object, file: Item, range_bytes: int) -> Iterator[Chunks]:
     """A large file, some chunks at a time; runs of chunks without data are not asked for."""
+    size, offset = file[SIZE], file[OFFSET]
     per_range = max(range_bytes // CHUNK, _FEW_CHUNKS)
-    count = -(-entry.size // CHUNK)
-    if piece.segments is None:
+    count = -(-size // CHUNK)
+    segments = unpack_segments(file[SEGMENTS])
+    if segments is None:
         for at in range(0, count, per_range):
             last = min(at + per_range, count)
-            start, stop = at * CHUNK, min(last * CHUNK, entry.size)
-            yield Chunks(item, piece.offset + start, piece.offset + stop, entry, at, last, ((start, stop),))
+            start, stop = at * CHUNK, min(last * CHUNK, size)
+            yield Chunks(item, offset + start, offset + stop, file, at, last, ((start, stop),))
         return
-    at, offset, data, size, begin = 0, piece.offset, list[tuple[int, int]](), 0, 0
-    by_chunk = chunk_segments(piece.segments)
+    by_chunk = chunk_segments(segments)
+    data, length, first = list[tuple[int, int]](), 0, 0
     for at in range(count):
         found = by_chunk.get(at, [])
         data += found
-        size += sum(stop - start for start, stop in found)
-        if size >= per_range * CHUNK or at == count - 1:
-            yield Chunks(item, offset, offset + size, entry, begin, at + 1, tuple(data))
-            begin, offset, data, size = at + 1, offset + size, [], 0
+        length += sum(stop - start for start, stop in found)
+        if length >= per_range * CHUNK or at == count - 1:
+            yield Chunks(item, offset, offset + length, file, first, at + 1, tuple(data))
+            first, offset, data, length = at + 1, offset + length, [], 0

@@ -130,5 +130,9 @@ def _pack(segments: Segments | None) -> bytes | None:
 
 def _piece(row: tuple[object, ...]) -> Piece:
     path, number, offset, length, packed = cast(tuple[bytes, int, int, int, bytes | None], row)
-    segments = None if packed is None else tuple(cast("Iterator[tuple[int, int]]", _PAIR.iter_unpack(packed)))
-    return Piece(path, number, offset, length, segments)
+    return Piece(path, number, offset, length, unpack_segments(packed))
+
+
+def unpack_segments(packed: bytes | None) -> Segments | None:
+    """The segments as the table has them."""
+    return None if packed is None else tuple(cast("Iterator[tuple[int, int]]", _PAIR.iter_unpack(packed)))

@@ -41,9 +41,13 @@ class Lanes:
     Args:
         threads: jobs at the same time.
         memory: bytes of all buffers together; one larger buffer is given out alone.
+        on_message: called in a lane after each message and each failure.
     """
 
-    def __init__(self, threads: int, memory: int, patience: Patience) -> None:
+    def __init__(
+        self, threads: int, memory: int, patience: Patience, on_message: Callable[[], None] = lambda: None
+    ) -> None:
+        self._on_message = on_message
         self._patience = patience
         self._stop = patience.stop
         self._memory = memory
@@ -100,7 +104,7 @@ class Lanes:
         """Wait until something happens: a job ended, a buffer came back, or a moment passed."""
         with self._changed:
             self._changed.wait(_POLL_S)
-        self._look()
+        self.look()
 
     def messages(self) -> list[object]:
         """What jobs have told since the last call."""
@@ -114,17 +118,18 @@ class Lanes:
         return self._open == 0
 
     def _wait(self, is_met: Callable[[], bool]) -> None:
-        self._look()
+        self.look()
         with self._changed:
             while not is_met():
                 self._changed.wait(_POLL_S)
                 self._changed.release()
                 try:
-                    self._look()
+                    self.look()
                 finally:
                     self._changed.acquire()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Raises what a job raised, or what the caller's control says."""
         if self._failure is not None:
             raise self._failure
         self._patience()
@@ -143,6 +148,7 @@ class Lanes:
         with self._changed:
             self._messages.append(message)
             self._changed.notify_all()
+        self._on_message()
 
     def check(self) -> None:
         """Raises Interrupted when the work is given up; called by jobs in between."""
@@ -157,6 +163,7 @@ class Lanes:
                 if self._failure is None:
                     self._failure = error
                 self._stop.set()
+                self._on_message()
             finally:
                 with self._changed:
                     self._open -= 1

@@ -9,8 +9,7 @@ from blake3 import blake3
 from tierd.errors import Corrupt
 from tierd.fs.walk import show
 from tierd.storage.manifest import CHUNK, Entry
-from tierd.storage.s3.fetch import Chunks
-from tierd.storage.s3.index import Object, Piece, Segments
+from tierd.storage.s3.index import Segments
 
 _HOLE = bytes(CHUNK)
 HOLE_DIGEST: bytes = blake3(_HOLE).digest()
@@ -41,52 +40,48 @@ def _skip(update: Callable[[memoryview], object], length: int) -> None:
         length -= CHUNK
 
 
-def check_file(data: memoryview, entry: Entry, piece: Piece, item: Object) -> None:
-    """Check a whole file that was read in one go.
+def check_file(data: memoryview, entry: Entry, segments: Segments | None, key: str) -> None:
+    """Check a whole file that was read in one go; `segments` is None when it has no holes.
 
     Raises:
         Corrupt: these are not its bytes.
     """
-    segments: Segments = piece.segments if piece.segments is not None else ((0, entry.size),)
     if entry.size <= CHUNK:
-        found = digest_of(data, segments, 0, entry.size)
-    elif piece.segments is None:
-        chunks = b"".join(blake3(data[at : at + CHUNK]).digest() for at in range(0, entry.size, CHUNK))
-        found = blake3(chunks).digest()
+        found = digest_of(data, segments or (), 0, entry.size)
     else:
-        whole = bytearray(entry.size)
-        used = 0
-        for start, stop in segments:
-            whole[start:stop] = data[used : used + stop - start]
-            used += stop - start
-        with memoryview(whole) as view:
-            found = blake3(
-                b"".join(blake3(view[at : at + CHUNK]).digest() for at in range(0, entry.size, CHUNK))
-            ).digest()
+        view = data
+        if segments is not None:
+            view, used = memoryview(bytearray(entry.size)), 0
+            for start, stop in segments:
+                view[start:stop] = data[used : used + stop - start]
+                used += stop - start
+        chunks = (blake3(view[at : at + CHUNK]).digest() for at in range(0, entry.size, CHUNK))
+        found = blake3(b"".join(chunks)).digest()
     if found != entry.digest:
-        raise damaged(entry, item)
+        raise _damaged(entry.path, key)
 
 
-def check_chunks(data: memoryview, part: Chunks, digests: Sequence[bytes]) -> None:
-    """Check a run of chunks; `digests` are those of all chunks of the file.
+def check_chunks(
+    data: memoryview, path: bytes, key: str, size: int, first: int, digests: Sequence[bytes], ranges: Segments
+) -> None:
+    """Check chunks of a file of `size` bytes, of which the data in `ranges` was read.
 
     Raises:
         Corrupt: these are not its bytes.
     """
     used = 0
-    for chunk in range(part.first, part.last):
-        start = chunk * CHUNK
-        length = min(CHUNK, part.entry.size - start)
-        inside = [(max(a, start), min(b, start + CHUNK)) for a, b in part.data if a < start + CHUNK and b > start]
-        size = sum(stop - begin for begin, stop in inside)
-        if digest_of(data[used : used + size], inside, start, length) != digests[chunk]:
-            raise damaged(part.entry, part.object)
-        used += size
+    for number, digest in enumerate(digests):
+        start = (first + number) * CHUNK
+        end = min(start + CHUNK, size)
+        inside = [(max(a, start), min(b, end)) for a, b in ranges if a < end and b > start]
+        length = sum(stop - begin for begin, stop in inside)
+        if digest_of(data[used : used + length], inside, start, end - start) != digest:
+            raise _damaged(path, key)
+        used += length
 
 
-def damaged(entry: Entry, item: Object) -> Corrupt:
-    """The error for bytes that are not those that were sent."""
+def _damaged(path: bytes, key: str) -> Corrupt:
     return Corrupt(
-        f"{show(entry.path)} is damaged in the bucket: the bytes in {item.key} are not those that were stored",
+        f"{show(path)} is damaged in the bucket: the bytes in {key} are not those that were stored",
         hint="Nothing was put in place. Restore that object from a version of the bucket, or use another copy.",
     )

@@ -10,34 +10,40 @@ verification found wanting is fetched again.
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import stat
-import threading
 import time
-from contextlib import suppress
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 from tierd.errors import SourceGone
 from tierd.fs.linux import syncfs
-from tierd.fs.walk import open_directory, show, translate, translated
+from tierd.fs.walk import open_directory, show, translated
 from tierd.storage.base import CopyLimits
 from tierd.storage.control import Control
 from tierd.storage.manifest import CHUNK, Entry, Manifest, delete_manifest
 from tierd.storage.posix.copy import open_journal
+from tierd.storage.posix.crew import Crew
+from tierd.storage.posix.limits import Board
 from tierd.storage.posix.metadata import write_refused
 from tierd.storage.posix.staged import empty_dropped, finish_directories, make_private, sweep_strangers
-from tierd.storage.posix.writing import Attributes, keep_attributes, make_special, write_all
+from tierd.storage.posix.writing import keep_attributes, make_special
 from tierd.storage.s3.bucket import Bucket
-from tierd.storage.s3.fetch import Chunks, Files, Range, ranges
-from tierd.storage.s3.index import Object, Piece
+from tierd.storage.s3.fetch import LENGTH, OFFSET, PATH, SIZE, Chunks, Files, Range, ranges
 from tierd.storage.s3.lanes import Lanes, Patience
-from tierd.storage.s3.proof import check_chunks, check_file
+from tierd.storage.s3.unpackworker import Places, UnpackWorker, attributes, clear
 
 MEMORY = 160 << 20
 _COMMIT_S = 2.0
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REOPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_WHOLE = -1
+"""In place of a chunk's number: the whole file is there."""
 _KINDS = {"l": stat.S_IFLNK, "p": stat.S_IFIFO, "c": stat.S_IFCHR, "b": stat.S_IFBLK}
 _FETCHED = (
     "CREATE TABLE IF NOT EXISTS fetched (path BLOB, chunk INTEGER, PRIMARY KEY (path, chunk)) STRICT, WITHOUT ROWID"
@@ -63,29 +69,41 @@ class S3Copy:
             SourceGone, SourceChanged: an object is missing, or another one.
             TierFull, StorageError, Interrupted
         """
-        known = Manifest.open(self._manifest)
-        try:
+        with Manifest.open(self._manifest) as known:
             content_id = known.content_id()
-            _forget_other(staging, content_id)
-            for name in ("tree", "dropped"):
-                with translated(str(staging)):
-                    (staging / name).mkdir(mode=0o700, exist_ok=True)
+        _forget_other(staging, content_id)
+        slots = _Slots(max(self._bucket.settings.part_bytes, 2 * CHUNK) + CHUNK)
+        board = Board(limits.processes, None)
+        self._bucket.limit(down=limits.bytes_per_s)
+        with (
+            _opened(staging) as places,
+            Crew(limits.processes, board, lambda number: UnpackWorker(number, places, slots.memory, board)) as crew,
+            Manifest.open(self._manifest) as known,
+        ):
             manifest, is_resumed = open_journal(staging / "manifest.db")
-            tree, dropped = (os.open(staging / name, os.O_RDONLY | os.O_DIRECTORY) for name in ("tree", "dropped"))
             try:
                 manifest.set_meta({"unpacks": content_id, "complete": None})
-                work = _Unpack(self._bucket, known, manifest, tree, dropped, is_resumed, limits, control)
-                work.run()
+                _Unpack(self._bucket, known, manifest, places, slots, crew, is_resumed, limits.first, control).run()
                 manifest.end_bulk()
             except BaseException:
                 manifest.close()
                 raise
-            finally:
-                os.close(tree)
-                os.close(dropped)
-            return manifest
-        finally:
-            known.close()
+        return manifest
+
+
+@contextmanager
+def _opened(staging: Path) -> Iterator[Places]:
+    """The working directories, open."""
+    fds: list[int] = []
+    try:
+        with translated(str(staging)):
+            for name in ("tree", "dropped"):
+                (staging / name).mkdir(mode=0o700, exist_ok=True)
+                fds.append(os.open(staging / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        yield Places(tree=fds[0], dropped=fds[1])
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def _forget_other(staging: Path, content_id: str) -> None:
@@ -102,11 +120,21 @@ def _forget_other(staging: Path, content_id: str) -> None:
 
 
 class _Large:
-    """A large file while its chunks arrive."""
+    """A large file while its chunks arrive; `done` holds the chunks that an earlier attempt wrote."""
 
     def __init__(self, fd: int, entry: Entry, digests: list[bytes], done: set[int]) -> None:
         self.fd, self.entry, self.digests, self.done = fd, entry, digests, done
-        self.missing = len(digests) - len(done)
+        self.missing = len(digests)
+
+
+class _Slots:
+    """Shared memory in equal slots: lanes fill them, the crew empties them."""
+
+    def __init__(self, slot_bytes: int) -> None:
+        self.slot_bytes = -(-slot_bytes // 4096) * 4096
+        count = max(2, MEMORY // self.slot_bytes)
+        self.memory = mmap.mmap(-1, count * self.slot_bytes)
+        self.free = [number * self.slot_bytes for number in range(count)]
 
 
 class _Unpack:
@@ -117,68 +145,59 @@ class _Unpack:
         bucket: Bucket,
         known: Manifest,
         manifest: Manifest,
-        tree: int,
-        dropped: int,
+        places: Places,
+        slots: _Slots,
+        crew: Crew,
         is_resumed: bool,
-        limits: CopyLimits,
+        first: tuple[str, ...],
         control: Control,
     ) -> None:
         self._bucket, self._known, self._manifest = bucket, known, manifest
-        self._tree, self._dropped, self._is_resumed = tree, dropped, is_resumed
-        self._limits, self._control = limits, control
+        self._places, self._slots, self._crew = places, slots, crew
+        self._is_resumed, self._first, self._control = is_resumed, first, control
         self._attempt = int(manifest.meta.get("attempt", "0")) + 1
         self._ids = (os.geteuid(), os.getegid())
-        self._local = threading.local()
         self._large: dict[bytes, _Large] = {}
-        self._directories: list[int] = []
-        self._lock = threading.Lock()
-        self._aside = 0
+        self._fetched: deque[tuple[Range, int]] = deque()
+        self._at_work: dict[int, Range] = {}
         self._next_commit = time.monotonic() + _COMMIT_S
         self._copied = 0
 
     def run(self) -> None:
-        manifest, control = self._manifest, self._control
+        manifest, control, tree = self._manifest, self._control, self._places.tree
         manifest.execute(_FETCHED)
         manifest.set_meta({"attempt": str(self._attempt)})
-        make_private(self._tree)
-        empty_dropped(self._dropped, control)
+        make_private(tree)
+        empty_dropped(self._places.dropped, control)
         control.checkpoint("copy")
+        settings = self._bucket.settings
         try:
+            if self._is_resumed:
+                self._record_files()
             self._make_directories()
-            settings = self._bucket.settings
             patience = self._bucket.on_wait = Patience(control)
-            with Lanes(settings.connections, MEMORY, patience) as lanes:
+            with Lanes(settings.connections, 0, patience, on_message=self._crew.wake) as lanes:
                 self._lanes = lanes
-                for part in ranges(self._known, range_bytes=settings.part_bytes, first=self._limits.first):
-                    self._take_messages()
+                for part in ranges(self._known, range_bytes=settings.part_bytes, first=self._first):
                     self._start(part)
-                while not lanes.is_idle:
-                    lanes.wait()
-                    self._take_messages()
-                lanes.drain()
-                self._take_messages()
+                while self._fetched or self._at_work or not lanes.is_idle:
+                    self._move_on()
         finally:
-            self._close()
+            for large in self._large.values():
+                os.close(large.fd)
             manifest.commit()
+        self._record_files()
         control.checkpoint("copy: links")
         self._make_others()
         if self._is_resumed:
-            sweep_strangers(self._tree, self._dropped, manifest, control)
+            sweep_strangers(tree, self._places.dropped, manifest, control)
         control.checkpoint("copy: directories")
-        finish_directories(self._tree, manifest, control, is_new=not self._is_resumed)
+        finish_directories(tree, manifest, control, is_new=not self._is_resumed)
         control.checkpoint("copy: sync")
         manifest.execute("DROP TABLE fetched")
         manifest.set_meta({"complete": "1", "copied_bytes": str(self._copied)})
         with translated("the copy"):
-            syncfs(self._tree)
-
-    def _close(self) -> None:
-        for large in self._large.values():
-            os.close(large.fd)
-        self._large.clear()
-        for fd in self._directories:
-            with suppress(OSError):
-                os.close(fd)
+            syncfs(tree)
 
     # -- directories, links, devices -----------------------------------------------------------------------
 
@@ -195,7 +214,7 @@ class _Unpack:
                 if above is None or above[0] != parent:
                     if above is not None:
                         os.close(above[1])
-                    above = (parent, open_directory(self._tree, parent))
+                    above = (parent, open_directory(self._places.tree, parent))
                 self._make_directory(above[1], name)
         except OSError as error:
             raise write_refused(error, "a directory") from error
@@ -226,12 +245,12 @@ class _Unpack:
 
     def _make_other(self, entry: Entry, is_further: bool) -> None:
         parent, _, name = entry.path.rpartition(b"/")
-        fd = open_directory(self._tree, parent)
+        fd = open_directory(self._places.tree, parent)
         try:
-            self._clear(fd, name)
+            clear(fd, name, self._places.dropped)
             if is_further:
                 above, _, leader = (entry.link_group or b"").rpartition(b"/")
-                source = open_directory(self._tree, above)
+                source = open_directory(self._places.tree, above)
                 try:
                     os.link(leader, name, src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
                 finally:
@@ -239,21 +258,9 @@ class _Unpack:
                 self._control.progress(bytes=0, files=int(entry.type == "f"))
                 return
             kind = _KINDS[entry.type]
-            make_special(fd, name, kind, _attributes(entry), entry.rdev, entry.target, entry.xattrs, ids=self._ids)
+            make_special(fd, name, kind, attributes(entry), entry.rdev, entry.target, entry.xattrs, ids=self._ids)
         finally:
             os.close(fd)
-
-    def _clear(self, fd: int, name: bytes) -> None:
-        """Take a name away; what is no plain entry is set aside for deletion."""
-        try:
-            os.unlink(name, dir_fd=fd)
-        except FileNotFoundError:
-            return
-        except (IsADirectoryError, PermissionError):
-            with self._lock:
-                self._aside += 1
-                aside = b"%d-%d" % (os.getpid(), self._aside)
-            os.rename(name, aside, src_dir_fd=fd, dst_dir_fd=self._dropped)
 
     def _row(self, entry: Entry) -> Entry:
         """As recorded in the staged manifest: there is no tree that this one was read from."""
@@ -264,44 +271,70 @@ class _Unpack:
     # -- files: the caller's thread --------------------------------------------------------------------------
 
     def _start(self, part: Range) -> None:
+        """Have a range fetched, as soon as there is a free slot for it."""
         if isinstance(part, Files):
             part = self._missing(part) if self._is_resumed else part
             if not part.items:
                 return
         elif not self._is_missing(part):
             return
-        buffer = self._lanes.buffer(max(part.stop - part.start, 1))
-        self._lanes.run(lambda: self._fetch(part, buffer))
+        while not self._slots.free:
+            self._move_on()
+        slot = self._slots.free.pop()
+        self._lanes.run(lambda: self._fetch(part, slot))
+
+    def _move_on(self) -> None:
+        """Pass on what was fetched, take what was written, wait for either."""
+        for message in self._lanes.messages():
+            self._fetched.append(cast(tuple[Range, int], message))
+        while self._fetched:
+            part, slot = self._fetched[0]
+            if not self._crew.post(self._job(part, slot)):
+                break
+            self._at_work[slot] = part
+            self._fetched.popleft()
+        self._crew.take(self._written, self._control)
+        self._lanes.look()
+        if time.monotonic() > self._next_commit:
+            self._next_commit = time.monotonic() + _COMMIT_S
+            self._manifest.commit()
+
+    def _job(self, part: Range, slot: int) -> tuple[object, ...]:
+        """What a process is told; see `UnpackWorker`."""
+        if isinstance(part, Files):
+            return ("files", slot, part.object.key, part.start, part.items)
+        path, size = part.item[PATH], part.item[SIZE]
+        digests = self._large[path].digests[part.first : part.last]
+        return ("chunks", slot, part.object.key, path, size, part.first, digests, part.data)
 
     def _missing(self, part: Files) -> Files:
         """The part without the files that an earlier attempt brought."""
         found: dict[bytes, Entry] = {}
-        paths = [entry.path for entry, _ in part.items]
+        paths = [file[PATH] for file in part.items]
         for at in range(0, len(paths), 500):
             found |= self._manifest.find_all(paths[at : at + 500])
-        items = tuple(item for item in part.items if item[0].path not in found)
-        for entry, _ in part.items:
-            if entry.path in found:
-                self._control.progress(bytes=entry.size, files=1)
-        if not items:
-            return Files(part.object, 0, 0, ())
-        last = items[-1][1]
-        return Files(part.object, items[0][1].offset, last.offset + last.length, items)
+        missing = [file for file in part.items if file[PATH] not in found]
+        done = sum(file[SIZE] for file in part.items if file[PATH] in found)
+        self._control.progress(bytes=done, files=len(part.items) - len(missing))
+        if not missing:
+            return Files(part.object, 0, 0, [])
+        return Files(part.object, missing[0][OFFSET], missing[-1][OFFSET] + missing[-1][LENGTH], missing)
 
     def _is_missing(self, part: Chunks) -> bool:
-        entry = part.entry
-        if self._is_resumed and self._manifest.find(entry.path) is not None:
+        path, size = part.item[PATH], part.item[SIZE]
+        if self._is_resumed and self._manifest.find(path) is not None:
             if part.first == 0:
-                self._control.progress(bytes=entry.size, files=1)
+                self._control.progress(bytes=size, files=1)
             return False
-        large = self._large.get(entry.path)
+        large = self._large.get(path)
         if large is None:
-            large = self._large[entry.path] = self._open_large(entry)
+            entry = self._known.find(path)
+            assert entry is not None
+            large = self._large[path] = self._open_large(entry)
         if all(chunk in large.done for chunk in range(part.first, part.last)):
-            self._control.progress(bytes=_length(part), files=0)
+            self._control.progress(bytes=part.size, files=0)
+            self._note_chunks(large, part)
             return False
-        large.missing += sum(chunk in large.done for chunk in range(part.first, part.last))
-        large.done.difference_update(range(part.first, part.last))
         return True
 
     def _open_large(self, entry: Entry) -> _Large:
@@ -310,7 +343,7 @@ class _Unpack:
         parent, _, name = entry.path.rpartition(b"/")
         done: set[int] = set()
         try:
-            directory = open_directory(self._tree, parent)
+            directory = open_directory(self._places.tree, parent)
             try:
                 rows = self._manifest.execute("SELECT chunk FROM fetched WHERE path = ?", (entry.path,))
                 fd = -1
@@ -319,7 +352,7 @@ class _Unpack:
                         fd = os.open(name, _REOPEN, dir_fd=directory)
                         done = {int(str(row[0])) for row in rows}
                 if fd < 0:
-                    self._clear(directory, name)
+                    clear(directory, name, self._places.dropped)
                     self._manifest.execute("DELETE FROM fetched WHERE path = ?", (entry.path,))
                     fd = os.open(name, _WRITE, 0o600, dir_fd=directory)
             finally:
@@ -329,32 +362,49 @@ class _Unpack:
             raise write_refused(error, show(entry.path)) from error
         return _Large(fd, entry, digests, done)
 
-    def _take_messages(self) -> None:
-        for message in self._lanes.messages():
-            if isinstance(message, Files):
-                self._manifest.add([self._row(entry) for entry, _ in message.items])
-                size = sum(entry.size for entry, _ in message.items)
-                self._control.progress(bytes=size, files=len(message.items))
-                self._copied += size
-            elif isinstance(message, Chunks):
-                self._note_chunks(message)
-        if time.monotonic() > self._next_commit:
-            self._next_commit = time.monotonic() + _COMMIT_S
-            self._manifest.commit()
-
-    def _note_chunks(self, part: Chunks) -> None:
-        large = self._large[part.entry.path]
-        chunks = range(part.first, part.last)
-        rows = [(part.entry.path, chunk) for chunk in chunks]
+    def _written(self, slot: int) -> None:
+        """A process has written what lay in a slot."""
+        part = self._at_work.pop(slot)
+        self._slots.free.append(slot)
+        if isinstance(part, Files):
+            self._copied += sum(file[SIZE] for file in part.items)
+            rows = [(file[PATH], _WHOLE) for file in part.items]
+            self._manifest.execute_many("INSERT OR REPLACE INTO fetched VALUES (?, ?)", rows)
+            return
+        self._copied += part.size
+        path = part.item[PATH]
+        rows = [(path, chunk) for chunk in range(part.first, part.last)]
         self._manifest.execute_many("INSERT OR REPLACE INTO fetched VALUES (?, ?)", rows)
-        large.missing -= len(chunks)
-        self._control.progress(bytes=_length(part), files=0)
-        self._copied += _length(part)
+        self._note_chunks(self._large[path], part)
+
+    def _record_files(self) -> None:
+        """Turn the notes of files that were written into entries, all of them at once."""
+        manifest = self._manifest
+        manifest.commit()
+        manifest.execute("ATTACH DATABASE ? AS known", (str(self._known.path),))
+        unset = {"source_inode", "source_ctime_ns", "copy_inode", "copy_ctime_ns"}
+        values = ", ".join("NULL" if c in unset else "?" if c == "attempt" else f"e.{c}" for c in Entry._fields)
+        manifest.execute(
+            f"INSERT OR REPLACE INTO entry ({', '.join(Entry._fields)}) SELECT {values}"
+            f" FROM fetched f JOIN known.entry e ON e.path = f.path WHERE f.chunk = {_WHOLE}",
+            (self._attempt,),
+        )
+        manifest.execute(
+            "INSERT OR REPLACE INTO chunks SELECT c.path, c.digests FROM known.chunks c"
+            f" JOIN fetched f ON f.path = c.path WHERE f.chunk = {_WHOLE}"
+        )
+        manifest.execute(f"DELETE FROM fetched WHERE chunk = {_WHOLE}")
+        manifest.commit()
+        manifest.execute("DETACH DATABASE known")
+
+    def _note_chunks(self, large: _Large, part: Chunks) -> None:
+        """Some chunks of a large file are there; with the last ones it gets its owner, mode and times."""
+        large.missing -= part.last - part.first
         if large.missing:
             return
-        entry = part.entry
+        entry = large.entry
         try:
-            keep_attributes(large.fd, _attributes(entry), entry.xattrs, ids=self._ids, created_mode=None)
+            keep_attributes(large.fd, attributes(entry), entry.xattrs, ids=self._ids, created_mode=None)
         except OSError as error:
             raise write_refused(error, show(entry.path)) from error
         os.close(self._large.pop(entry.path).fd)
@@ -363,89 +413,16 @@ class _Unpack:
         self._manifest.execute("DELETE FROM fetched WHERE path = ?", (entry.path,))
         self._control.progress(bytes=0, files=1)
 
-    # -- files: in the lanes -----------------------------------------------------------------------------------
+    # -- in the lanes --------------------------------------------------------------------------------------------
 
-    def _fetch(self, part: Range, buffer: bytearray) -> None:
+    def _fetch(self, part: Range, slot: int) -> None:
         try:
-            with memoryview(buffer) as whole, whole[: part.stop - part.start] as view:
+            with memoryview(self._slots.memory) as whole, whole[slot : slot + part.stop - part.start] as view:
                 if len(view):
                     self._bucket.get_into(part.object.key, view, start=part.start, etag=part.object.etag)
-                if isinstance(part, Files):
-                    for entry, piece in part.items:
-                        at = piece.offset - part.start
-                        self._write_file(entry, piece, part.object, view[at : at + piece.length])
-                else:
-                    self._write_chunks(part, view)
         except SourceGone as error:
             raise SourceGone(
                 f"{part.object.key} is missing from the bucket: the copy is not complete any more",
                 hint="Restore that object from a version of the bucket, or use another copy.",
             ) from error
-        finally:
-            self._lanes.give_back(buffer)
-        self._lanes.tell(part)
-
-    def _write_file(self, entry: Entry, piece: Piece, item: Object, data: memoryview) -> None:
-        check_file(data, entry, piece, item)
-        parent, _, name = entry.path.rpartition(b"/")
-        try:
-            directory = self._enter(parent)
-            mode = entry.mode & 0o777
-            try:
-                fd = os.open(name, _WRITE, mode, dir_fd=directory)
-            except FileExistsError:
-                self._clear(directory, name)
-                fd = os.open(name, _WRITE, mode, dir_fd=directory)
-            try:
-                if piece.segments is None:
-                    if entry.size:
-                        write_all(fd, data, 0)
-                else:
-                    _write_segments(fd, data, piece.segments)
-                    os.ftruncate(fd, entry.size)
-                keep_attributes(fd, _attributes(entry), entry.xattrs, ids=self._ids, created_mode=mode)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise write_refused(error, show(entry.path)) from error
-
-    def _write_chunks(self, part: Chunks, data: memoryview) -> None:
-        large = self._large[part.entry.path]
-        check_chunks(data, part, large.digests)
-        try:
-            _write_segments(large.fd, data, part.data)
-        except OSError as error:
-            raise write_refused(error, show(part.entry.path)) from error
-
-    def _enter(self, path: bytes) -> int:
-        """The directory, open; each thread keeps the last one."""
-        last: tuple[bytes, int] | None = getattr(self._local, "directory", None)
-        if last is not None and last[0] == path:
-            return last[1]
-        try:
-            fd = open_directory(self._tree, path)
-        except OSError as error:
-            raise translate(error, show(path)) from error
-        with self._lock:
-            self._directories.append(fd)
-            if last is not None:
-                self._directories.remove(last[1])
-                os.close(last[1])
-        self._local.directory = (path, fd)
-        return fd
-
-
-def _write_segments(fd: int, data: memoryview, segments: tuple[tuple[int, int], ...]) -> None:
-    used = 0
-    for start, stop in segments:
-        write_all(fd, data[used : used + stop - start], start)
-        used += stop - start
-
-
-def _attributes(entry: Entry) -> Attributes:
-    return Attributes(entry.mode, entry.uid, entry.gid, entry.atime_ns, entry.mtime_ns)
-
-
-def _length(part: Chunks) -> int:
-    """Bytes of the file, holes included, that a run of chunks stands for."""
-    return min(part.last * CHUNK, part.entry.size) - part.first * CHUNK
+        self._lanes.tell((part, slot))

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -18,12 +18,13 @@ from tierd.catalog import Catalog
 from tierd.errors import Interrupted, TierdError
 from tierd.model.transfer import TransferState
 from tierd.move.job import Job
-from tierd.move.messages import Advance, Ended, LetGo, Message, Report
+from tierd.move.messages import Advance, Ended, LetGo, Message, Report, Request, Wait
 
 log = logging.getLogger(__name__)
 
 _SAVE_INTERVAL_S = 2.0
 _RATE_WINDOW_S = 10.0
+_LOOK_AT_LEAST, _LOOK_AT_MOST = timedelta(seconds=1), timedelta(minutes=15)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,15 @@ class Outcome:
     state: TransferState
     error: TierdError | None = None
     is_crash: bool = False
+
+
+def look_again_at(now: datetime, until: datetime | None) -> datetime:
+    """When to see whether what should be readable at `until` (None: nobody can say) can be read.
+
+    The nearer that is, the sooner: who waits minutes loses seconds, who waits days loses a quarter of an hour.
+    """
+    left = _LOOK_AT_MOST if until is None else (until - now) / 10
+    return now + min(max(left, _LOOK_AT_LEAST), _LOOK_AT_MOST)
 
 
 class Attempt:
@@ -118,7 +128,7 @@ class Attempt:
             else:
                 connection.send(None)
 
-    def _answer(self, message: Advance | LetGo | Report) -> None:
+    def _answer(self, message: Request) -> None:
         transfer = self.job.transfer
         match message:
             case Advance():
@@ -134,11 +144,25 @@ class Attempt:
                     effects=message.effects,
                 )
                 self._state = message.new
+            case Wait():
+                self._wait(message)
             case LetGo():
                 self._catalog.let_go(transfer.id, now=self._clock())
             case Report():
                 self._note(message)
                 self._pass_on_wishes()
+
+    def _wait(self, message: Wait) -> None:
+        waiting, now = message.waiting, self._clock()
+        self._catalog.wait_for_restore(
+            self.job.transfer.id,
+            message.expected,
+            message=waiting.message,
+            until=waiting.until,
+            not_before=look_again_at(now, waiting.until),
+            now=now,
+        )
+        self._state = TransferState.RESTORING
 
     def _notice_release(self, message: Advance) -> None:
         """A release ordered after this attempt began: the next attempt, which knows of it, ends the transfer."""

@@ -11,7 +11,7 @@ from tierd.model.effect import Effect
 from tierd.model.placement import Placement
 from tierd.model.tier import Tier
 from tierd.model.transfer import Transfer, TransferState
-from tierd.storage.base import Site
+from tierd.storage.base import Site, Waiting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,13 @@ class Desk(Protocol):
         Raises:
             IllegalTransition: the transfer is not in `expected` any more; the worker must stop at once.
             Held: to releasing, while a lease or pin holds the snapshot; nothing was changed.
+        """
+
+    def wait(self, expected: TransferState, waiting: Waiting) -> None:
+        """Let the transfer wait, in state restoring, until it is time to look again; this attempt ends then.
+
+        Raises:
+            IllegalTransition: as for `advance`.
         """
 
     def let_go(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tierd.errors import TierdError
 from tierd.model.effect import Effect
 from tierd.model.transfer import TransferState
+from tierd.storage.base import Waiting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +33,20 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wait:
+    """The source cannot be read yet; the worker ends."""
+
+    expected: TransferState
+    waiting: Waiting
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ended:
-    """The last message. `error` is None when the transfer reached its end."""
+    """The last message. `error` is None when the transfer reached its end, or waits."""
 
     state: TransferState
     error: TierdError | None
 
 
-Message = Advance | LetGo | Report | Ended
+Request = Advance | LetGo | Report | Wait
+Message = Request | Ended

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _SUPPRESS_AFTER = timedelta(seconds=2)
 """Events of our own reads may still be on their way when a worker has ended."""
 _SPARE_BYTES = 1 << 30
-_FRESH = (TransferState.QUEUED, TransferState.COPYING, TransferState.VERIFYING)
+_FRESH = (TransferState.QUEUED, TransferState.RESTORING, TransferState.COPYING, TransferState.VERIFYING)
 """States in which a transfer has changed nothing that a reader sees: it may be given up."""
 
 
@@ -189,7 +189,7 @@ class Mover:
                 self._file_crash(transfer, outcome)
             elif outcome.error is not None:
                 self._file_error(transfer.id, outcome.state, outcome.error)
-            else:
+            else:  # at its end, or waiting for a restore
                 self._crashed.pop(transfer.id, None)
                 self.rates.learn(transfer, attempt.copied_bytes, attempt.copy_seconds)
         except TierdError as error:
@@ -247,10 +247,10 @@ class Mover:
 
     def _file_interruption(self, transfer_id: TransferId, state: TransferState, wish: str) -> None:
         now = self._clock()
-        if wish == "cancel":
+        if wish == "cancel" and self._catalog.transfer(transfer_id).is_live:
             message = "cancelled; a copy already in place was kept, an unfinished one was removed"
             self._catalog.cancelled(transfer_id, state, message=message, now=now)
-        elif wish == "pause" and state is not TransferState.QUEUED:
+        elif wish == "pause" and state not in (TransferState.QUEUED, TransferState.RESTORING):
             self._catalog.advance(transfer_id, state, TransferState.QUEUED, now=now, message="paused")
 
     def _backoff(self, attempt: int) -> timedelta:

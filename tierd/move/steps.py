@@ -2,7 +2,7 @@
 rolled back by running the transfer again from the state that the catalog has.
 
     migrate   queued → copying → verifying → committed (→ releasing) → done
-    recall    queued (→ restoring) → copying → verifying → committed → done
+    recall    queued (→ restoring …) → copying → verifying → committed → done
     remove    queued → releasing → done
 
 Invariants (must), from which the order of the steps follows:
@@ -31,7 +31,7 @@ from tierd.model.transfer import TransferKind, TransferState
 from tierd.move.control import DeskControl
 from tierd.move.job import Desk, Job, Place
 from tierd.move.switch import home_inode, home_path, lead_to, leads_elsewhere, leads_to, open_storage
-from tierd.storage.base import CopyLimits, Leases, Published, Storage, Tree
+from tierd.storage.base import CopyLimits, Leases, Published, Storage, Tree, Waiting
 from tierd.storage.manifest import Manifest, Side
 from tierd.storage.posix.evidence import first_rotten
 from tierd.storage.posix.store import side_of
@@ -226,6 +226,8 @@ class Carrier:
         with contextlib.closing(known):
             if known.content_id() == fresh.content_id():
                 return
+            if self.job.source.tier.s3 is not None:  # nobody can have written to it: there is only one right answer
+                raise Corrupt(f"the copy made is not what is on tier {self.job.source.tier.name}")
             name = first_rotten(known, side_of(known), fresh)
         if name is not None:
             raise Corrupt(
@@ -361,9 +363,25 @@ class Carrier:
             if is_there and not leads_to(self.job, self.job.source):
                 self._advance(S.DONE, SetWarmed(at=self.clock()), message="it is on flash already")
                 return
+        if self.state in (S.QUEUED, S.RESTORING):
+            waiting = self._prepare_reading()
+            if waiting is not None:
+                self._wait(waiting)
+                return
             self._advance(S.COPYING)
         if self.state is S.COPYING:
-            self._copy()
+            try:
+                self._copy()
+            except StorageError as error:
+                if error.code != "archived":
+                    raise
+                # What was restored is readable for some days only, and this recall took longer, or was paused.
+                waiting = self._prepare_reading()
+                if waiting is None:
+                    raise
+                self._advance(S.QUEUED, message="archived again before all of it was read")
+                self._wait(waiting)
+                return
             self._advance(S.VERIFYING)
         if self.state is S.VERIFYING:
             published = self._verify_and_publish()
@@ -373,6 +391,14 @@ class Carrier:
             published = self._publish()
         if self.state is S.COMMITTED:
             self._bring_home(published)
+
+    def _prepare_reading(self) -> Waiting | None:
+        return self.source.prepare_reading(self.job.source.site, now=self.clock(), control=self.control)
+
+    def _wait(self, waiting: Waiting) -> None:
+        """End this attempt: the transfer holds no worker while it waits."""
+        self.desk.wait(self.state, waiting)
+        self.state = S.RESTORING
 
     def _bring_home(self, published: Published) -> None:
         """Switch the path to the flash copy; undo it when the cold copy was written to meanwhile.

@@ -21,8 +21,9 @@ from tierd.fs.walk import translate
 from tierd.model.effect import Effect
 from tierd.model.transfer import TransferState
 from tierd.move.job import Job
-from tierd.move.messages import Advance, Ended, LetGo, Message, Report
+from tierd.move.messages import Advance, Ended, LetGo, Message, Report, Wait
 from tierd.move.steps import Carrier
+from tierd.storage.base import Waiting
 
 
 class DaemonGone(BaseException):
@@ -53,6 +54,9 @@ class RemoteDesk:
         message: str = "",
     ) -> None:
         self._ask(Advance(expected=expected, new=new, effects=effects, message=message))
+
+    def wait(self, expected: TransferState, waiting: Waiting) -> None:
+        self._ask(Wait(expected=expected, waiting=waiting))
 
     def let_go(self) -> None:
         self._ask(LetGo())

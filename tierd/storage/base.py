@@ -13,9 +13,10 @@ Contract, for every driver:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -46,7 +47,7 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyLimits:
-    """How hard a copy may work: processes, and bytes/s (None is no limit); `first`: patterns of paths to bring first."""
+    """How hard a copy may work: processes, and bytes/s (None is no limit); `first`: patterns of what to bring first."""
 
     processes: int = 2
     bytes_per_s: int | None = None
@@ -81,17 +82,40 @@ class Bundle(Protocol):
 Source = Tree | Bundle
 
 
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A copy that cannot be read yet.
+
+    Attributes:
+        until: when it should be readable; None when nobody can say.
+        message: what is waited for, for people.
+    """
+
+    until: datetime | None
+    message: str
+
+
 class Storage(Protocol):
     """One tier's driver. See the module for the contract."""
 
-    kept: Sequence[str]
-    """Where `publish` put stale copies that somebody had written to."""
+    @property
+    def kept(self) -> Collection[str]:
+        """Where `publish` put stale copies that somebody had written to."""
 
     def attach(self) -> None:
         """Check the identity and make the private directories.
 
         Raises:
             TierOffline: the root is missing, or carries another identity or none.
+        """
+
+    def prepare_reading(self, site: Site, *, now: datetime, control: Control) -> Waiting | None:
+        """Ask for what must be done before the copy in place can be read; None when it can be read now.
+
+        To be called again later, as often as one likes, until it returns None. It may cost money.
+
+        Raises:
+            SourceGone, SourceChanged: the copy is not complete any more.
         """
 
     def reading(self, site: Site) -> AbstractContextManager[Source]:

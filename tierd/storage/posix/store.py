@@ -21,6 +21,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
 from pathlib import Path
 
 from tierd.errors import Corrupt, Denied, SourceBusy, SourceChanged, SourceGone, StorageError
@@ -96,6 +97,9 @@ class PosixStorage:
 
     def staging(self, transfer_key: str) -> Path:
         return self.private / "staging" / transfer_key
+
+    def prepare_reading(self, site: Site, *, now: datetime, control: Control) -> None:
+        """Nothing to do: files can be read at once."""
 
     @contextlib.contextmanager
     def reading(self, site: Site) -> Iterator[Source]:

@@ -3,6 +3,7 @@
     <state>/staging/<transfer>/     copies in the making: `copy.json` (where they will be) and `manifest.db`
     <state>/manifests/<snapshot>.db manifests of copies in place, fetched again when missing
     <state>/trash/<transfer>.json   copies that are authorised for deletion
+    <state>/restores/<snapshot>.json when archived copies were asked for
 
 The order of `publish`, in which a crash at any point leaves something that the next call finishes:
  1. put the entries, and the marker that tells of the content
@@ -24,7 +25,7 @@ from pathlib import Path
 from tierd.errors import Corrupt, NotFound, SourceChanged, SourceGone, TierOffline, Unsupported
 from tierd.fs.walk import translated
 from tierd.model.s3 import S3Settings
-from tierd.storage.base import CopyLimits, Leases, Published, Site, Source, Tree
+from tierd.storage.base import CopyLimits, Leases, Published, Site, Source, Tree, Waiting
 from tierd.storage.control import Control, Unlimited
 from tierd.storage.manifest import Manifest, Side, delete_manifest
 from tierd.storage.posix.identity import fsync_directory
@@ -34,12 +35,13 @@ from tierd.storage.s3.commit import Commit, fetch_manifest, read_commit, write_c
 from tierd.storage.s3.index import Index
 from tierd.storage.s3.journal import Begun, Journal, SentPart
 from tierd.storage.s3.lanes import Patience
+from tierd.storage.s3.restoring import forget, make_readable
 from tierd.storage.s3.sharing import claim, delete_unused, find_same
 from tierd.storage.s3.unpack import S3Copy
 from tierd.storage.s3.upload import MANIFEST, upload_tree
 from tierd.storage.s3.verifying import prove_objects, verify_objects
 
-_PLACES = ("staging", "manifests", "trash")
+_PLACES = ("staging", "manifests", "trash", "restores")
 
 
 class S3Storage:
@@ -64,6 +66,14 @@ class S3Storage:
         check_identity(self.bucket, self.identity)
 
     # -- copying in ----------------------------------------------------------------------------------------
+
+    def prepare_reading(self, site: Site, *, now: datetime, control: Control) -> Waiting | None:
+        if not self.settings.is_archive:
+            return None
+        with contextlib.closing(self._cached(site)) as manifest:
+            copy, objects = manifest.meta["location"], Index(manifest).objects()
+        patience = self._patience(control)
+        return make_readable(self.bucket, copy, objects, self._note(site), now=now, patience=patience)
 
     @contextlib.contextmanager
     def reading(self, site: Site) -> Iterator[Source]:
@@ -280,6 +290,7 @@ class S3Storage:
         if site.location is not None:
             self._condemn(transfer_key, site.location)
             delete_manifest(self._manifest_path(site))
+            forget(self._note(site))
 
     def _condemn(self, transfer_key: str, location: str) -> None:
         """Note durably that a copy may be deleted, then let it exist no more."""
@@ -345,6 +356,9 @@ class S3Storage:
 
     def _manifest_path(self, site: Site) -> Path:
         return self.settings.state / "manifests" / f"{site.snapshot_key}.db"
+
+    def _note(self, site: Site) -> Path:
+        return self.settings.state / "restores" / f"{site.snapshot_key}.json"
 
 
 def establish_identity(bucket: Bucket, name: str, *, known: str | None, now: datetime) -> str:

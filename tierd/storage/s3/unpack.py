@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
-from tierd.errors import SourceGone
+from tierd.errors import Corrupt, SourceGone
 from tierd.fs.linux import syncfs
 from tierd.fs.walk import open_directory, show, translated
 from tierd.storage.base import CopyLimits
@@ -135,6 +135,12 @@ class _Slots:
         count = max(2, MEMORY // self.slot_bytes)
         self.memory = mmap.mmap(-1, count * self.slot_bytes)
         self.free = [number * self.slot_bytes for number in range(count)]
+        self._count = count
+
+    @property
+    def are_in_use(self) -> bool:
+        """Whether something is being fetched or written."""
+        return len(self.free) < self._count
 
 
 class _Unpack:
@@ -180,7 +186,7 @@ class _Unpack:
                 self._lanes = lanes
                 for part in ranges(self._known, range_bytes=settings.part_bytes, first=self._first):
                     self._start(part)
-                while self._fetched or self._at_work or not lanes.is_idle:
+                while self._slots.are_in_use:
                     self._move_on()
         finally:
             for large in self._large.values():
@@ -193,8 +199,10 @@ class _Unpack:
             sweep_strangers(tree, self._places.dropped, manifest, control)
         control.checkpoint("copy: directories")
         finish_directories(tree, manifest, control, is_new=not self._is_resumed)
-        control.checkpoint("copy: sync")
         manifest.execute("DROP TABLE fetched")
+        if manifest.content_id() != self._known.content_id():
+            raise Corrupt("what came out of the bucket is not what the copy's manifest says", hint="It is tried again.")
+        control.checkpoint("copy: sync")
         manifest.set_meta({"complete": "1", "copied_bytes": str(self._copied)})
         with translated("the copy"):
             syncfs(tree)

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from blake3 import blake3
 
-from tierd.errors import SourceChanged
+from tierd.errors import Corrupt, SourceChanged
 from tierd.fs.linux import is_cached
 from tierd.fs.walk import Names, open_directory, scan, show, translate, translated
 from tierd.model.s3 import S3Settings
@@ -125,6 +126,7 @@ class _Upload:
         self._groups: dict[bytes, list[bytes]] = {}
         self._large: dict[bytes, Row] = {}
         self._extra = bytearray(1)
+        self._met = 0
         self._next_commit = time.monotonic() + _COMMIT_S
         self._up_to = min(settings.pack_up_to, settings.part_bytes, settings.pack_bytes)
         self._attempt = int(manifest.meta.get("attempt", "0")) + 1
@@ -148,6 +150,7 @@ class _Upload:
             manifest.execute("DELETE FROM chunks WHERE path NOT IN (SELECT path FROM entry)")
             manifest.execute("DELETE FROM piece WHERE path NOT IN (SELECT path FROM entry)")
             manifest.execute("DELETE FROM link_name")
+            self._check_complete()
             self._control.checkpoint("copy: directories")
             self._tree()
             self._settle()
@@ -155,6 +158,16 @@ class _Upload:
             self._take_messages()
             manifest.commit()
         manifest.set_meta({"complete": "1"})
+
+    def _check_complete(self) -> None:
+        """A last line of defence against an error of ours: everything that was met is recorded, and has its bytes."""
+        (found,) = cast(tuple[int], self._manifest.execute("SELECT count(*) FROM entry")[0])
+        without = self._manifest.execute(
+            "SELECT e.path FROM entry e WHERE e.type = 'f' AND coalesce(e.link_group, e.path) NOT IN"
+            " (SELECT p.path FROM piece p JOIN object o ON o.number = p.object) LIMIT 1"
+        )
+        if found != self._met or without:
+            raise Corrupt(f"{self._met} entries were read and {found} recorded: the upload is not used")
 
     # -- what an earlier attempt left ----------------------------------------------------------------------
 
@@ -198,6 +211,7 @@ class _Upload:
     # -- walking -------------------------------------------------------------------------------------------
 
     def _directory(self, names: Names) -> None:
+        self._met += names.is_first + sum(kind != "d" for _, _, kind in names.entries)
         if names.is_first:
             with translated(show(names.path)):
                 xattrs = read_xattrs(names.fd)

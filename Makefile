@@ -48,20 +48,22 @@ clean: ## Remove .venv, caches and builds
 
 # $(1): what to install. uv is used where it is, as it is many times faster; it can also fetch a Python.
 define install
-	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '$(1)'; \
+if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '$(1)'; \
 	else $(BIN)/python -m pip install --quiet -e '$(1)'; fi
-	@touch $@
 endef
 
 # pyproject.toml is the only thing that can make an installation outdated: the code itself is installed in place.
 $(VENV)/.installed: pyproject.toml | $(VENV)/.made
 	@echo "installing tierd into $(VENV)"
-	$(call install,.)
+	@$(call install,.[demo]) 2>$(VENV)/.demo-error || { \
+		echo "the demo's S3 server cannot be installed (see $(VENV)/.demo-error): the demo runs without the S3 tier" >&2; \
+		$(call install,.); }
+	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.made
 	@echo "installing tierd and its development tools into $(VENV)"
-	$(call install,.[dev])
-	@touch $(VENV)/.installed
+	@$(call install,.[dev])
+	@touch $@ $(VENV)/.installed
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 

@@ -334,7 +334,7 @@ class World:
         }
         used = {layout.users_prefix(c) for c in copies}
         found = [f"bucket/{key}" for key in self.keys() if not any(key.startswith(f"{c}/") for c in copies | used)]
-        found += [f"upload/{key}" for key, _ in self.bucket.uploads("")]
+        found += [f"upload/{key}" for key in (u.key for u in self.bucket.uploads(""))]
         for place in ("staging", "trash"):
             found += [f"state/{place}/{entry}" for entry in os.listdir(self.s3.state / place)]
         return found

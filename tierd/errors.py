@@ -7,6 +7,7 @@ TierdError
 ├── Conflict                  what was asked for contradicts the present state
 │   ├── Held                  a lease or a pin forbids it
 │   ├── NotSettled            the snapshot is still being written
+│   ├── RestoreNeeded         the only copy is archived: reading it takes hours and money, and was not asked for
 │   └── IllegalTransition     the transfer is no longer in the state the caller believed
 ├── Refused                   a warm that cannot be granted (no room, no copy)
 ├── Unauthorized              no token or a wrong one
@@ -20,6 +21,8 @@ TierdError
 │   ├── TierOffline           its root is not the store the catalog knows (disk missing, not mounted)
 │   ├── TierFull              no bytes or no inodes left
 │   ├── Corrupt               bytes that should be equal differ
+│   ├── Archived              an object of an archive class that was not restored, or not for long enough
+│   ├── UploadGone            a multipart upload that the store does not know (any more)
 │   ├── Denied                the operating system refuses access
 │   └── Unsupported           an entry or attribute that the destination cannot keep
 └── TransferError             one attempt of a transfer cannot go on
@@ -96,6 +99,12 @@ class NotSettled(Conflict):
     """The snapshot is still being written."""
 
     code = "not_settled"
+
+
+class RestoreNeeded(Conflict):
+    """The copy is archived and has to be restored first."""
+
+    code = "restore_needed"
 
 
 class IllegalTransition(Conflict):
@@ -176,10 +185,22 @@ class Corrupt(StorageError):
     code = "corrupt"
 
 
+class UploadGone(StorageError):
+    """The store does not know the upload any more."""
+
+    code = "upload_gone"
+
+
 class Denied(StorageError):
     """The operating system refuses access."""
 
     code = "denied"
+
+
+class Archived(StorageError):
+    """The object is archived and must be restored first."""
+
+    code, http_status = "archived", 409
 
 
 class Unsupported(StorageError):

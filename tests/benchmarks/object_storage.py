@@ -261,8 +261,11 @@ def main() -> None:
             results |= run_workload(bench, workload, clients, options.repeats)
         if "juicefs" in only:
             many.make(source / "small")
-            with bench.server() as server:
-                results |= compare_juicefs(server, source / "small", target, options.repeats)
+            try:
+                with bench.server() as server:
+                    results |= compare_juicefs(server, source / "small", target, options.repeats)
+            except Failed as error:
+                results["juicefs_failed"] = str(error)
     print(json.dumps(results))
     if any(key.endswith(f"{_OURS}_failed") for key in results):
         sys.exit(1)

@@ -175,7 +175,7 @@ def _store(volume: Volume, job: Job) -> None:
 def _tierd_turn(job: Job, expected: dict[str, bytes]) -> dict[str, Spent]:
     empty(job.target)
     recall = measured(tierd_command("down", job, job.target), job.environment, synced=job.target)
-    spent = {"recall": recall, "epoch": epoch(job.target / "tree")}
+    spent = {"recall": recall, "epoch": epoch(job.target / "tree", len(expected))}
     compare(expected, job.target / "tree")
     shutil.rmtree(job.target)
     sync(job.scratch)
@@ -189,7 +189,7 @@ def _juicefs_turn(volume: Volume, disk: Path, expected: dict[str, bytes]) -> dic
         asked = measured(warmup, {}, synced=disk)
         recall = _and_mount(asked, cpu_seconds(pid) - before, pid)
         before = cpu_seconds(pid)
-        read = epoch(volume.tree)
+        read = epoch(volume.tree, len(expected))
         spent = {"recall": recall, "epoch": _and_mount(read, cpu_seconds(pid) - before, pid)}
         compare(expected, volume.tree)
     shutil.rmtree(volume.cache)
@@ -205,9 +205,11 @@ def _and_mount(spent: Spent, cpu_s: float, pid: int) -> Spent:
     )  # fmt: skip
 
 
-def epoch(root: Path) -> Spent:
-    """A full read; its time is that of the reads alone, without the start of the process."""
+def epoch(root: Path, files: int) -> Spent:
+    """A full read of so many files; its time is that of the reads alone, without the start of the process."""
     spent = measured([sys.executable, __file__, str(root)], {})
+    if spent.said["files"] != files:
+        raise Failed(f"an epoch on {root} read {spent.said['files']} files instead of {files}")
     return Spent(
         wall_s=spent.said["seconds"], cpu_s=spent.cpu_s, peak_bytes=spent.peak_bytes, first_byte_s=None, said=spent.said
     )

@@ -96,9 +96,12 @@ def contents(root: Path) -> dict[str, bytes]:
 def compare(expected: dict[str, bytes], root: Path) -> None:
     """Raises Failed naming the first differences."""
     found = contents(root)
-    if found != expected:
-        names = sorted(name for name in expected | found if expected.get(name) != found.get(name))
-        raise Failed(f"{len(names)} files are missing, foreign or different in {root}: {', '.join(names[:3])} …")
+    missing = expected.keys() - found.keys()
+    foreign = found.keys() - expected.keys()
+    changed = {name for name in expected.keys() & found.keys() if expected[name] != found[name]}
+    if missing or foreign or changed:
+        names = ", ".join(sorted(missing | foreign | changed)[:3])
+        raise Failed(f"{root}: {len(missing)} files missing, {len(foreign)} foreign, {len(changed)} changed: {names} …")
 
 
 def processes(pid: int) -> list[int]:

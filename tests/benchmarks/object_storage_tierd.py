@@ -59,8 +59,8 @@ def tierd_get(settings: S3Settings, scratch: Path) -> dict[str, float]:
     import boto3  # not before: it is no part of the other runs
 
     storage, chooser = _attached(settings, scratch), random.Random(1)
-    session = boto3.Session(*_credentials(scratch), region_name=settings.region)
-    plain = session.client("s3", endpoint_url=settings.endpoint)
+    os.environ["AWS_SHARED_CREDENTIALS_FILE"] = str(settings.credentials)
+    plain = boto3.client("s3", endpoint_url=settings.endpoint, region_name=settings.region)
     found: dict[str, list[float]] = {"ranged": [], "bare": []}
     manifest = storage.manifest(_site((scratch / "location").read_text()))
     assert manifest is not None
@@ -97,10 +97,6 @@ def _attached(settings: S3Settings, scratch: Path) -> S3Storage:
 
 def _site(location: str | None) -> Site:
     return Site(snapshot_key="bench", dataset="bench", name="v1", location=location, home_path=None)
-
-
-def _credentials(scratch: Path) -> list[str]:
-    return [line.partition("=")[2].strip() for line in (scratch / "credentials").read_text().splitlines()[1:3]]
 
 
 def main(what: str, endpoint: str, bucket: str, where: str, *at: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from tierd.catalog import events, rows
+from tierd.catalog.advance import stop_removal
 from tierd.catalog.lookup import dataset_must_exist, snapshot_by_id, snapshot_by_ref, tier_must_exist
 from tierd.catalog.schema import placement, snapshot
 from tierd.catalog.session import Session
@@ -191,7 +192,7 @@ class Snapshots(Session):
                 events.append_about(conn, gone, "snapshot.gone", now=now)
 
     def mark_back(self, snapshot_id: SnapshotId, *, path: Path, root_inode: int, now: datetime) -> None:
-        """The snapshot is at its path again.
+        """The snapshot is at its path again; a remove of one of its copies is stopped.
 
         Raises:
             NotFound: there is no such snapshot.
@@ -202,6 +203,7 @@ class Snapshots(Session):
             _name_must_be_free(conn, old.ref, but=snapshot_id)
             back = _set(conn, snapshot_id, gone_at=None, path=path, root_inode=root_inode)
             if old.gone_at is not None:
+                stop_removal(conn, snapshot_id, now)
                 events.append_about(conn, back, "snapshot.back", now=now)
 
     def set_problem(self, snapshot_id: SnapshotId, problem: str | None, now: datetime) -> None:

@@ -201,7 +201,89 @@ CREATE INDEX event_of_transfer ON event (transfer_id)
     """,
 )
 
-STEPS: tuple[Step, ...] = (_INITIAL,)
+_CHAINS: Step = (
+    # SQLite changes no constraint in place, so the table is made anew. Under its own name from the start: one that
+    # was renamed would be written down in another form than that of a fresh database.
+    """
+CREATE TABLE transfer_before AS SELECT * FROM transfer
+    """,
+    """
+DROP TABLE transfer
+    """,
+    """
+CREATE TABLE transfer (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    "key" TEXT NOT NULL,
+    snapshot_id INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    source TEXT NOT NULL,
+    destination TEXT NOT NULL,
+    release BOOLEAN NOT NULL,
+    priority INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    requested_by TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    not_before INTEGER,
+    error TEXT,
+    error_code TEXT,
+    bytes_total INTEGER NOT NULL,
+    bytes_done INTEGER NOT NULL,
+    files_total INTEGER NOT NULL,
+    files_done INTEGER NOT NULL,
+    restore_cost FLOAT,
+    waits_for TEXT,
+    expected_at INTEGER,
+    is_paused BOOLEAN NOT NULL,
+    cancel_requested BOOLEAN NOT NULL,
+    created_at INTEGER NOT NULL,
+    started_at INTEGER,
+    advanced_at INTEGER NOT NULL,
+    finished_at INTEGER,
+    CONSTRAINT kind_is_known CHECK (kind IN ('migrate', 'recall', 'remove')),
+    CONSTRAINT state_is_known
+        CHECK (state IN ('queued', 'restoring', 'copying', 'verifying', 'committed', 'releasing', 'done', 'failed',
+            'cancelled')),
+    CONSTRAINT finished_at_tells_live
+        CHECK ((finished_at IS NULL) =
+            (state IN ('queued', 'restoring', 'copying', 'verifying', 'committed', 'releasing'))),
+    CONSTRAINT only_a_migrate_releases CHECK (release = 0 OR kind = 'migrate'),
+    CONSTRAINT only_a_remove_has_one_tier CHECK ((kind = 'remove') = (source = destination)),
+    CONSTRAINT only_restores_wait CHECK (state = 'restoring' OR (waits_for IS NULL AND expected_at IS NULL)),
+    CONSTRAINT attempt_counts_from_one CHECK (attempt >= 1),
+    UNIQUE ("key"),
+    FOREIGN KEY(snapshot_id) REFERENCES snapshot (id),
+    FOREIGN KEY(source) REFERENCES tier (name),
+    FOREIGN KEY(destination) REFERENCES tier (name)
+)
+    """,
+    """
+INSERT INTO transfer (
+    id, "key", snapshot_id, kind, state, source, destination, release, priority, reason, requested_by, attempt,
+    not_before, error, error_code, bytes_total, bytes_done, files_total, files_done, is_paused, cancel_requested,
+    created_at, started_at, advanced_at, finished_at
+) SELECT
+    id, "key", snapshot_id, kind, state, source, destination, release, priority, reason, requested_by, attempt,
+    not_before, error, error_code, bytes_total, bytes_done, files_total, files_done, is_paused, cancel_requested,
+    created_at, started_at, advanced_at, finished_at
+FROM transfer_before
+    """,
+    """
+DROP TABLE transfer_before
+    """,
+    """
+CREATE INDEX transfer_failed ON transfer (snapshot_id) WHERE state = 'failed'
+    """,
+    """
+CREATE INDEX transfer_of_snapshot ON transfer (snapshot_id)
+    """,
+    """
+CREATE UNIQUE INDEX transfer_one_live ON transfer (snapshot_id)
+    WHERE state IN ('queued', 'restoring', 'copying', 'verifying', 'committed', 'releasing')
+    """,
+)
+
+STEPS: tuple[Step, ...] = (_INITIAL, _CHAINS)
 
 VERSION = len(STEPS)
 """The schema version that this tierd reads and writes."""

@@ -15,7 +15,7 @@ from tierd.catalog.engine import Opened
 from tierd.catalog.holds import active_holds
 from tierd.catalog.schema import event, hold, placement, snapshot, transfer
 from tierd.catalog.session import Session
-from tierd.model.dataset import Dataset, SnapshotId
+from tierd.model.dataset import Dataset, Snapshot, SnapshotId
 from tierd.model.hold import Hold, HoldKind
 from tierd.model.placement import Placement
 from tierd.model.plan import SnapshotView, View
@@ -38,10 +38,16 @@ class TransferCount:
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogCounts:
-    """A summary for metrics. `transfers` covers the whole history; leases and pins count those not ended."""
+    """A summary for metrics. `transfers` covers the whole history; leases and pins count those not ended.
+
+    `snapshots_gone` counts all that were ever deleted, `orphans` those of them of which a tier still has a copy, and
+    `orphaned_bytes` what these copies take.
+    """
 
     snapshots: int
     snapshots_gone: int
+    orphans: int
+    orphaned_bytes: int
     snapshots_with_problem: int
     leases: int
     pins: int
@@ -81,6 +87,11 @@ def _newest_failures() -> Select[*tuple[Any, ...]]:
     return select(transfer).where(transfer.c.state == TransferState.FAILED, ~superseded)
 
 
+def _with_own_copy() -> Select[*tuple[Any, ...]]:
+    """Ids of snapshots of which a tier has a copy in its own store; `own_copies` in the model says the same."""
+    return select(placement.c.snapshot_id).where(placement.c.location.is_not(None))
+
+
 def _by_snapshot(conn: Connection, query: Select[*tuple[Any, ...]]) -> dict[SnapshotId, Transfer]:
     return {SnapshotId(r.snapshot_id): rows.transfer(r) for r in conn.execute(query).all()}
 
@@ -91,6 +102,7 @@ class Views(Session):
     def __init__(self, opened: Opened) -> None:
         super().__init__(opened)
         self._kept_snapshots = _Kept(rows.snapshot, key_columns=1)
+        self._kept_orphans = _Kept(rows.snapshot, key_columns=1)
         self._kept_placements = _Kept(rows.placement, key_columns=2)
 
     def view(
@@ -101,38 +113,43 @@ class Views(Session):
         *,
         now: datetime,
     ) -> View:
-        """Everything a decision may look at, as of one moment: the snapshots of these datasets that are not gone."""
+        """Everything a decision may look at, as of one moment: the snapshots of these datasets, and their orphans."""
         configured = {d.name: d for d in datasets}
-        present = (
+        ours = (
             select(snapshot)
-            .where(snapshot.c.gone_at.is_(None), snapshot.c.dataset.in_(configured))
-            .order_by(snapshot.c.dataset, snapshot.c.name)
+            .where(snapshot.c.dataset.in_(configured))
+            .order_by(snapshot.c.dataset, snapshot.c.name, snapshot.c.id)
         )
+        present = ours.where(snapshot.c.gone_at.is_(None))
+        orphaned = ours.where(snapshot.c.gone_at.is_not(None), snapshot.c.id.in_(_with_own_copy()))
         copies = select(placement).order_by(placement.c.snapshot_id, placement.c.tier)
         placements: defaultdict[SnapshotId, list[Placement]] = defaultdict(list)
         holds: defaultdict[SnapshotId, list[Hold]] = defaultdict(list)
         with self._reading() as conn:
             found = self._kept_snapshots.values(conn.execute(present).all())
+            left = self._kept_orphans.values(conn.execute(orphaned).all())
             for p in self._kept_placements.values(conn.execute(copies).all()):
                 placements[p.snapshot_id].append(p)
             for h in active_holds(conn, None, now):
                 holds[h.snapshot_id].append(h)
             live = _by_snapshot(conn, select(transfer).where(transfer.c.state.in_(sorted(LIVE))))
             failed = _by_snapshot(conn, _newest_failures())
+
+        def seen(s: Snapshot) -> SnapshotView:
+            return SnapshotView(
+                snapshot=s,
+                dataset=configured[s.ref.dataset],
+                placements=tuple(placements.get(s.id, ())),
+                holds=tuple(holds.get(s.id, ())),
+                live=live.get(s.id),
+                last_failure=failed.get(s.id),
+            )
+
         return View(
-            snapshots=tuple(
-                SnapshotView(
-                    snapshot=s,
-                    dataset=configured[s.ref.dataset],
-                    placements=tuple(placements.get(s.id, ())),
-                    holds=tuple(holds.get(s.id, ())),
-                    live=live.get(s.id),
-                    last_failure=failed.get(s.id),
-                )
-                for s in found
-            ),
+            snapshots=tuple(map(seen, found)),
             tiers=tuple(tiers),
             usage=dict(usage),
+            orphans=tuple(map(seen, left)),
         )
 
     def counts(self) -> CatalogCounts:
@@ -152,9 +169,16 @@ class Views(Session):
                 select(hold.c.kind, func.count()).where(hold.c.ended_at.is_(None)).group_by(hold.c.kind)
             )
             by_kind = {kind: int(count) for kind, count in open_holds}
+            left = conn.execute(
+                select(func.count(placement.c.snapshot_id.distinct()), func.sum(placement.c.size_bytes))
+                .join(snapshot, snapshot.c.id == placement.c.snapshot_id)
+                .where(snapshot.c.gone_at.is_not(None), placement.c.location.is_not(None))
+            ).one()
             return CatalogCounts(
                 snapshots=snapshots[0] - snapshots[1],
                 snapshots_gone=snapshots[1],
+                orphans=left[0],
+                orphaned_bytes=left[1] or 0,
                 snapshots_with_problem=snapshots[2],
                 leases=by_kind.get(HoldKind.LEASE, 0),
                 pins=by_kind.get(HoldKind.PIN, 0),

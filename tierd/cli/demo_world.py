@@ -1,4 +1,7 @@
-"""The demo's small world: a directory as flash, one as HDD, snapshots of real files, and the real daemon over them."""
+"""The demo's small world: a directory as flash, one as HDD, snapshots of real files, and the real daemon over them.
+
+Where an S3 server can run, its bucket is a third tier, and a second dataset goes on to there.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tierd.cli.demo_server import BUCKET, REGION, DemoServer
 from tierd.client import Tierd
 from tierd.errors import DaemonUnreachable, TierdError
 from tierd.model.units import format_size
 
 SNAPSHOTS = ("v1", "v2", "v3")
+RUN = "runs/2024"
+PREFIX = "demo"
 SMALL_FILES = 2_500
 LARGE_BYTES = 160 * 2**20
-_NEEDS_BYTES = 1_200 * 2**20
+CHECKPOINT_BYTES = 24 * 2**20
+_NEEDS_BYTES = 1_400 * 2**20
 _LARGEST_SMALL_BYTES = 256 * 1024
 _START_S = 20.0
 _STOP_S = 15.0
@@ -32,6 +39,7 @@ _STOP_S = 15.0
 CONFIG = """\
 # Made by `tierd demo`: everything happens within seconds, where a server would wait for days.
 database = "{root}/state/tierd.db"
+view = "{root}/view"
 decide_interval = "500ms"
 
 [[tiers]]
@@ -52,10 +60,13 @@ name = "library"
 path = "{root}/flash/datasets/library"
 
 [defaults]
-settle_after = "2s"
-migrate_after = "5s"
-release_after = "8s"
+settle_after = "1s"
+migrate_after = "3s"
+release_after = "5s"
 min_residency = "1m"
+
+[mover]
+workers = 3
 
 [api]
 socket = "{root}/state/api.sock"
@@ -68,25 +79,47 @@ listen = "127.0.0.1:{port}"
 level = "warning"
 """
 
+CLOUD_CONFIG = """
+[[tiers]]
+name = "cloud"
+kind = "s3"
+rank = 2
+bucket = "{bucket}"
+prefix = "{prefix}"
+endpoint = "{endpoint}"
+region = "{region}"
+credentials = "{credentials}"
+
+[[datasets]]
+name = "runs"
+path = "{root}/flash/datasets/runs"
+
+[datasets.policy]
+migrate_after = {{ hdd = "3s", cloud = "6s" }}
+release_after = {{ flash = "4s", hdd = "7s" }}
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DemoWorld:
-    """Where everything is. `address` is the page's, `token` what it asks for."""
+    """Where everything is. `address` is the page's, `token` what it asks for; `server` has the bucket of the third
+    tier, None where there are only two.
+    """
 
     root: Path
     tierd: Tierd
     address: str
     token: str
+    server: DemoServer | None
 
-    @property
-    def library(self) -> Path:
-        """The dataset's path."""
-        return self.root / "flash" / "datasets" / "library"
+    def path(self, ref: str) -> Path:
+        """Of a snapshot."""
+        return self.root / "flash" / "datasets" / ref
 
 
 @contextmanager
-def demo_world(root: Path) -> Iterator[DemoWorld]:
-    """Make the files below an empty directory, run the daemon, and stop it in the end.
+def demo_world(root: Path, server: DemoServer | None) -> Iterator[DemoWorld]:
+    """Make the files below a directory, run the daemon, and stop it in the end.
 
     Raises:
         TierdError: there is no room, or the daemon does not start.
@@ -97,15 +130,37 @@ def demo_world(root: Path) -> Iterator[DemoWorld]:
         raise TierdError(f"{root} has only {format_size(free)} free", hint=hint)
     token, port = secrets.token_hex(8), _free_port()
     config = root / "config.toml"
-    config.write_text(CONFIG.format(root=root, port=port, digest=hashlib.sha256(token.encode()).hexdigest()))
+    config.write_text(configuration(root, port, token, server))
     world = DemoWorld(
-        root=root, tierd=Tierd(f"unix://{root}/state/api.sock"), address=f"http://127.0.0.1:{port}/", token=token
+        root=root,
+        tierd=Tierd(f"unix://{root}/state/api.sock"),
+        address=f"http://127.0.0.1:{port}/",
+        token=token,
+        server=server,
     )
-    for directory in (root / "state", root / "hdd", world.library):
+    library = world.path("library")
+    for directory in (root / "state", root / "hdd", library):
         directory.mkdir(parents=True)
-    _make_snapshots(world.library)
-    with _running(config, world.tierd):
+    _make_snapshots(library)
+    if server is not None:
+        _make_run(world.path(RUN))
+    with _running(config, world.tierd, len(SNAPSHOTS) + (server is not None)):
         yield world
+
+
+def configuration(root: Path, port: int, token: str, server: DemoServer | None) -> str:
+    """The daemon's configuration file."""
+    text = CONFIG.format(root=root, port=port, digest=hashlib.sha256(token.encode()).hexdigest())
+    if server is None:
+        return text
+    return text + CLOUD_CONFIG.format(
+        root=root,
+        bucket=BUCKET,
+        prefix=PREFIX,
+        region=REGION,
+        endpoint=server.endpoint,
+        credentials=server.credentials,
+    )
 
 
 def tree_digest(root: Path) -> str:
@@ -128,8 +183,18 @@ def _make_snapshots(library: Path) -> None:
     """v1: thousands of small files. v2: fewer, and a large one. v3: small; the one that is in use."""
     for name, share in zip(SNAPSHOTS, (1, 5, 20), strict=True):
         _copy_small_files(library / name, SMALL_FILES // share)
-    with (library / "v2" / "model.bin").open("wb") as large:
-        large.writelines(os.urandom(2**20) for _ in range(LARGE_BYTES // 2**20))
+    _write_random(library / "v2" / "model.bin", LARGE_BYTES)
+
+
+def _make_run(path: Path) -> None:
+    """Many small files, and one that is large enough to be an object of its own."""
+    _copy_small_files(path / "samples", SMALL_FILES // 2)
+    _write_random(path / "checkpoint.bin", CHECKPOINT_BYTES)
+
+
+def _write_random(file: Path, size_bytes: int) -> None:
+    with file.open("wb") as output:
+        output.writelines(os.urandom(2**20) for _ in range(size_bytes // 2**20))
 
 
 def _copy_small_files(destination: Path, count: int) -> None:
@@ -155,7 +220,7 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _running(config: Path, tierd: Tierd) -> Iterator[None]:
+def _running(config: Path, tierd: Tierd, snapshots: int) -> Iterator[None]:
     log = config.parent / "daemon.log"
     with log.open("wb") as output:
         # A session of its own: Ctrl-C ends the demo, and the demo then stops the daemon.
@@ -167,7 +232,7 @@ def _running(config: Path, tierd: Tierd) -> Iterator[None]:
             start_new_session=True,
         )
     try:
-        _await_answer(daemon, tierd, log)
+        _await_answer(daemon, tierd, log, snapshots)
         yield
     finally:
         daemon.send_signal(signal.SIGTERM)
@@ -178,12 +243,12 @@ def _running(config: Path, tierd: Tierd) -> Iterator[None]:
             daemon.wait()
 
 
-def _await_answer(daemon: subprocess.Popen[bytes], tierd: Tierd, log: Path) -> None:
+def _await_answer(daemon: subprocess.Popen[bytes], tierd: Tierd, log: Path, snapshots: int) -> None:
     deadline = time.monotonic() + _START_S
     while True:
         try:
             found = list(tierd.snapshots())
-            if len(found) == len(SNAPSHOTS) and all(s.files for s in found):
+            if len(found) == snapshots and all(s.files for s in found):
                 return
         except DaemonUnreachable:
             pass

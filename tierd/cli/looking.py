@@ -60,6 +60,9 @@ def _tier_row(tier: Tier) -> list[Shown]:
     if not tier.is_online:
         reason = Cell(f"offline: {tier.offline_reason or 'no reason given'}", "bold red")
         return [tier.name, "", "", "", "", "", "", reason]
+    if not tier.capacity_bytes:
+        reserved = format_size(tier.reserved_bytes) if tier.reserved_bytes else ""
+        return [tier.name, format_size(tier.used_bytes), "no limit", "", "", "", reserved, tier.root]
     style = "bold red" if tier.used_ratio > tier.high else "yellow" if tier.used_ratio > tier.low else "green"
     return [
         tier.name,
@@ -77,7 +80,7 @@ def _tier_row(tier: Tier) -> list[Shown]:
 @click.argument("what", metavar="[DATASET[/SNAPSHOT]]", required=False, shell_complete=complete_ref)
 @click.option(
     "--residency",
-    type=click.Choice(["resident", "premigrated", "migrated", "partial", "gone"]),
+    type=click.Choice(["resident", "premigrated", "migrated", "partial", "orphaned", "gone"]),
     help="Only those that lie like this.",
 )
 @click.option("--sort", type=click.Choice(["name", "size", "accessed"]), default="name", show_default=True)
@@ -90,6 +93,7 @@ def ls(ask: Ask, what: str | None, residency: str | None, sort: str) -> None:
     premigrated  on flash, with a verified cold copy
     migrated     only the cold copy; reads at the path are slow
     partial      on its way to flash
+    orphaned     deleted by its owner; cold copies are left
 
     \b
     tierd ls
@@ -142,12 +146,21 @@ def _note(s: Snapshot) -> Shown:
         return Cell(s.problem, "bold red")
     if s.transfer is not None:
         return Cell(_doing(s.transfer), "cyan")
+    if s.gone_at is not None:
+        return Cell(_deleted(s), "red")
     return "" if s.is_settled else Cell("being written", "dim")
+
+
+def _deleted(s: Snapshot) -> str:
+    kept = "for ever" if s.kept_until is None else f"until {local(s.kept_until)} at least"
+    return f"deleted {ago(s.gone_at)}; what is left is kept {kept}"
 
 
 def _doing(t: Transfer) -> str:
     share = f" {min(1.0, t.bytes_done / t.bytes_total):.0%}" if t.bytes_total else ""
-    return f"transfer {t.id}: {t.kind} to {t.destination}, {t.step or t.state}{share}"
+    way = f"from {t.source}" if t.source == t.destination else f"to {t.destination}"
+    ready = "" if t.expected_at is None else f", expected in {until(t.expected_at)}"
+    return f"transfer {t.id}: {t.kind} {way}, {t.step or t.state}{share}{ready}"
 
 
 def _details(s: Snapshot) -> None:
@@ -160,6 +173,8 @@ def _details(s: Snapshot) -> None:
         ("last used", f"{local(s.accessed_at)} ({ago(s.accessed_at)}, known from {s.access_source})"),
         ("last warmed", "never" if s.warmed_at is None else f"{local(s.warmed_at)} ({ago(s.warmed_at)})"),
     ]
+    if s.gone_at is not None:
+        known.append(("deleted", Cell(_deleted(s), "red")))
     if s.problem is not None:
         known.append(("problem", Cell(s.problem, "bold red")))
     if s.transfer is not None:

@@ -10,7 +10,7 @@ import click
 
 from tierd.cli import progress, terminal
 from tierd.cli.options import DURATION, Ask, ref_argument, remote
-from tierd.cli.terminal import Shown, ago, line, say, table
+from tierd.cli.terminal import Shown, ago, line, local, say, table, until
 from tierd.model.units import format_size
 
 if TYPE_CHECKING:
@@ -99,13 +99,15 @@ def _row(t: Transfer) -> list[Shown]:
         terminal.state(_state(t)),
         format_size(t.bytes_done),
         format_size(t.bytes_total),
-        "" if t.is_finished else _pace(t),
+        "" if t.is_finished else f"until {local(t.expected_at)}" if t.expected_at is not None else _pace(t),
         ago(t.started_at or t.created_at),
         t.error or t.reason,
     ]
 
 
 def _what(t: Transfer) -> str:
+    if t.source == t.destination:
+        return f"{t.kind} from {t.source}"
     return f"{t.kind}{' and release' if t.release else ''} to {t.destination}"
 
 
@@ -129,6 +131,8 @@ def _one(ask: Ask, t: Transfer) -> None:
         ("transfer", f"{t.id} of {t.ref}: {_what(t)}"),
         ("state", terminal.state(_state(t))),
         ("progress", progress.describe(progress_of(t))),
+        ("expected", "" if t.expected_at is None else f"{local(t.expected_at)}, in {until(t.expected_at)}"),
+        ("restore", "" if t.restore_cost is None else f"was estimated to cost {t.restore_cost:.2f}"),
         ("reason", t.reason),
         ("asked by", t.requested_by),
         ("attempt", str(t.attempt)),

@@ -12,6 +12,7 @@ import click
 
 from tierd import __version__
 from tierd.cli.demo import demo
+from tierd.cli.fetching import fetch
 from tierd.cli.holding import lease, pin, unpin
 from tierd.cli.looking import ls, status
 from tierd.cli.moving import cancel, migrate, pause, release, resume, transfers
@@ -25,7 +26,7 @@ TIMED_OUT, INTERRUPTED, BROKEN_PIPE = 124, 130, 141
 """As timeout(1) and shells have them."""
 
 _VERBS = (
-    ("Daily", (status, ls, warm, lease, pin, unpin)),
+    ("Daily", (status, ls, warm, fetch, lease, pin, unpin)),
     ("Why", (plan, explain, events)),
     ("Moving", (migrate, release, transfers, cancel, pause, resume)),
     ("Daemon", (run, check_config, demo)),

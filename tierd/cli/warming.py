@@ -21,6 +21,7 @@ from tierd.cli.holding import calling_process, describe
 from tierd.cli.leaving import BY_SIGNAL, ends_on_sigterm
 from tierd.cli.options import DURATION, Ask, ref_argument, remote
 from tierd.cli.terminal import escape, say
+from tierd.model.tier import TierKind
 from tierd.model.units import format_duration
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class _Wish:
     fallback: bool
     holder: str | None
     note: str | None
+    restore: bool
     is_quiet: bool
 
 
@@ -56,6 +58,9 @@ class _Wish:
 )
 @click.option("--holder", metavar="TEXT", help="Who holds it, for people; the calling process by default.")
 @click.option("--note", metavar="TEXT", help="What for, for people.")
+@click.option(
+    "--restore", is_flag=True, help="If the copy is archived: have it restored, for the time and money it takes."
+)
 @click.option("--quiet", "-q", "is_quiet", is_flag=True, help="Nothing on standard error but failures.")
 @remote
 def warm(ask: Ask, /, command: tuple[str, ...], run: bool, **wish: Any) -> None:
@@ -68,6 +73,9 @@ def warm(ask: Ask, /, command: tuple[str, ...], run: bool, **wish: Any) -> None:
     python train.py --data "$(tierd warm imagenet/v3 --wait --lease 8h)"
     tierd warm imagenet/v3 --lease 8h --exec -- python train.py --data {}
     path=$(tierd warm imagenet/v3 --wait --timeout 20m --fallback)
+
+    A copy in an archive class is not restored without being asked for: the refusal says how many hours that takes and
+    what it costs, and --restore begins it.
 
     With --exec the path replaces {} in the arguments and is in TIERD_PATH; the lease is renewed for as long as the
     command runs and ends with it.
@@ -93,7 +101,13 @@ def warm(ask: Ask, /, command: tuple[str, ...], run: bool, **wish: Any) -> None:
 def _warmed(ask: Ask, wish: _Wish) -> Warm:
     holder = wish.holder or calling_process()
     handle = ask.daemon.warm(
-        wish.ref, lease=wish.lease, wait=False, fallback=wish.fallback, holder=holder, note=wish.note
+        wish.ref,
+        lease=wish.lease,
+        wait=False,
+        fallback=wish.fallback,
+        holder=holder,
+        note=wish.note,
+        restore=wish.restore,
     )
     if wish.wait and not handle.is_ready and not handle.is_fallback:
         try:
@@ -103,7 +117,7 @@ def _warmed(ask: Ask, wish: _Wish) -> Warm:
             handle.end()
             _tell_transfer(handle, e)
             raise
-    _tell_state(handle, wish)
+    _tell_state(ask, handle, wish)
     return handle
 
 
@@ -113,7 +127,13 @@ def _tell_transfer(handle: Warm, error: BaseException) -> None:
         say(f"the lease is given back; transfer {transfer.id} goes on, `tierd cancel {transfer.id}` stops it")
 
 
-def _tell_state(handle: Warm, wish: _Wish) -> None:
+def _is_readable(ask: Ask, handle: Warm) -> bool:
+    """Whether the copy that it is recalled from is a tree of files that its path leads to."""
+    source = None if handle.transfer is None else handle.transfer.source
+    return all(tier.kind == TierKind.POSIX for tier in ask.daemon.tiers() if tier.name == source)
+
+
+def _tell_state(ask: Ask, handle: Warm, wish: _Wish) -> None:
     if handle.is_fallback:
         # Also when quiet: whoever reads from the cold copy has to know.
         say(f"{handle.ref} is not on flash, this is the cold copy: {handle.reason}")
@@ -121,7 +141,8 @@ def _tell_state(handle: Warm, wish: _Wish) -> None:
         eta_s, transfer = handle.answer.eta_s, handle.transfer
         when = "" if eta_s is None else f", in about {format_duration(max(1, round(eta_s)))}"
         number = "" if transfer is None else f" by transfer {transfer.id}"
-        say(f"{handle.ref} is on its way to flash{number}{when}; until then reads come from the cold copy")
+        meanwhile = "reads come from the cold copy" if _is_readable(ask, handle) else "it cannot be read"
+        say(f"{handle.ref} is on its way to flash{number}{when}; until then {meanwhile}")
 
 
 def _tell_lease(handle: Warm, wish: _Wish) -> None:

@@ -34,7 +34,7 @@ from tierd.client.shapes import (
     WarmAnswer,
 )
 from tierd.client.waiting import OnProgress, Progress
-from tierd.client.warm import Warm, WarmWish, find_cold
+from tierd.client.warm import Warm, WarmWish, ask, find_cold
 from tierd.errors import DaemonUnreachable, NotFound, TierdError
 
 __all__ = [
@@ -75,6 +75,7 @@ class Tierd(Rest):
         holder: str | None = None,
         note: str | None = None,
         request_key: str | None = None,
+        restore: bool = False,
     ) -> Warm:
         """Have a snapshot on flash and hold it there.
 
@@ -88,9 +89,12 @@ class Tierd(Rest):
             note: what for, for people.
             request_key: repetitions with one key share one lease. Leave it out where several processes warm the same
                 snapshot: each needs a lease of its own, the copy is made once all the same.
+            restore: have an archived copy restored first. Without it RestoreNeeded says how many hours that takes and
+                what it costs, and nothing is begun.
 
         Raises:
             Refused: flash cannot hold it, or no copy can be reached; the message says why.
+            RestoreNeeded: its copy is archived, and `restore` is not set.
             TimeoutError: it takes longer than `timeout`; the copy goes on, the lease is given back.
             TierdError: the copy failed (the class of its error), or was cancelled (Interrupted).
         """
@@ -100,6 +104,7 @@ class Tierd(Rest):
             request_key=request_key or uuid.uuid4().hex,
             holder=holder or holder_of_this_process(),
             note=note,
+            restore=restore,
         )
         handle = self._ask(wish, fallback=fallback)
         if wait:
@@ -112,9 +117,7 @@ class Tierd(Rest):
 
     def _ask(self, wish: WarmWish, *, fallback: bool) -> Warm:
         try:
-            answer = self.ask_warm(
-                wish.ref, lease=wish.ttl, holder=wish.holder, request_key=wish.request_key, note=wish.note
-            )
+            answer = ask(self, wish)
         except (DaemonUnreachable, NotFound):  # nobody can tell a path
             raise
         except TierdError as e:

@@ -107,17 +107,22 @@ class Rest:
         holder: str | None = None,
         request_key: str | None = None,
         note: str | None = None,
+        restore: bool = False,
     ) -> shapes.WarmAnswer:
         """Hold a snapshot and have it brought to flash; does not wait. `Tierd.warm` is what jobs want.
 
         Args:
             request_key: a repetition with the same key renews the same lease, it makes no second one.
+            restore: have an archived copy restored first, for the time and money that RestoreNeeded names.
 
         Raises:
             Refused: flash cannot hold it, or no copy can be reached.
+            RestoreNeeded: its copy is archived, and `restore` is not set.
             NotFound: no such snapshot.
         """
         body = _said(holder=holder, request_key=request_key, note=note) | {"lease_s": _seconds(lease)}
+        if restore:  # left out otherwise: an older daemon does not know it
+            body["restore"] = True
         return shapes.decode(shapes.WarmAnswer, self.connection.ask("POST", _path(ref, "warm"), body=body))
 
     def receipt(self, ref: Ref) -> shapes.Receipt:

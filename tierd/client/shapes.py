@@ -42,7 +42,11 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """A transfer with its progress. `error` is what ended the latest attempt."""
+    """A transfer with its progress. `error` is what ended the latest attempt.
+
+    `expected_at`: while it is restoring, when an archived copy should be readable; `restore_cost`: what that was
+    estimated to cost, in the currency of the source's prices.
+    """
 
     id: int
     ref: str
@@ -64,6 +68,8 @@ class Transfer:
     rate_bytes_per_s: float | None = None
     eta_s: float | None = None
     step: str = ""
+    expected_at: datetime | None = None
+    restore_cost: float | None = None
     is_paused: bool = False
     cancel_requested: bool = False
     created_at: datetime
@@ -118,7 +124,10 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """One version of a dataset: where it is, how it is used, who holds it."""
+    """One version of a dataset: where it is, how it is used, who holds it.
+
+    `gone_at`: when its owner deleted it; `kept_until`: from when on what is left of it may be removed, None for never.
+    """
 
     ref: str
     dataset: str
@@ -138,6 +147,8 @@ class Snapshot:
     episodes: int
     warmed_at: datetime | None
     is_settled: bool
+    gone_at: datetime | None = None
+    kept_until: datetime | None = None
     problem: str | None
     placements: list[Placement]
     holds: list[Lease]
@@ -146,7 +157,10 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class Tier:
-    """A tier and how full it is; nothing but its name can be trusted while it is offline."""
+    """A tier and how full it is; nothing but its name can be trusted while it is offline.
+
+    `root`: a directory or `s3://BUCKET/PREFIX`; `capacity_bytes` 0: it has no limit.
+    """
 
     name: str
     kind: str
@@ -172,6 +186,9 @@ class Policy:
     settle_after_s: float
     migrate_after_s: float | None
     release_after_s: float | None
+    migrate_after_to_s: dict[str, float | None] = field(default_factory=dict)
+    release_after_from_s: dict[str, float | None] = field(default_factory=dict)
+    keep_deleted_s: float | None = None
     min_residency_s: float
     verify: str
 

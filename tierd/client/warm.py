@@ -16,6 +16,7 @@ from tierd.client.waiting import OnProgress, Progress, Waiting, await_end, patie
 from tierd.errors import Conflict, DaemonUnreachable, TierdError
 from tierd.model.dataset import SnapshotRef
 from tierd.model.placement import PlacementState
+from tierd.model.tier import TierKind
 
 _END_PATIENCE = timedelta(seconds=5)
 _MOST_ROUNDS = 20
@@ -23,13 +24,16 @@ _MOST_ROUNDS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class WarmWish:
-    """What is asked for. `request_key` makes every repetition mean the same lease."""
+    """What is asked for. `request_key` makes every repetition mean the same lease; `restore`: an archived copy may be
+    restored for it.
+    """
 
     ref: SnapshotRef
     ttl: timedelta
     request_key: str
     holder: str | None = None
     note: str | None = None
+    restore: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,9 +182,7 @@ class Warm:
 
     def _ask_again(self) -> WarmAnswer:
         wish = self._wish
-        self._answer = self._calls.ask_warm(
-            wish.ref, lease=wish.ttl, holder=wish.holder, request_key=wish.request_key, note=wish.note
-        )
+        self._answer = ask(self._calls, wish)
         return self._answer
 
     def _fall_back(self, error: TierdError) -> None:
@@ -218,6 +220,18 @@ class Warm:
         return f"<Warm {self.ref} {state} at {self.path}>"
 
 
+def ask(calls: Rest, wish: WarmWish) -> WarmAnswer:
+    """Ask the daemon for what is wished; again as often as wanted (the errors of `Rest.ask_warm`)."""
+    return calls.ask_warm(
+        wish.ref,
+        lease=wish.ttl,
+        holder=wish.holder,
+        request_key=wish.request_key,
+        note=wish.note,
+        restore=wish.restore,
+    )
+
+
 def find_cold(calls: Rest, ref: SnapshotRef, error: TierdError, *, known: Path | None = None) -> Cold | None:
     """The path at which a snapshot can be read although the warm failed; None when no copy can be reached.
 
@@ -228,7 +242,8 @@ def find_cold(calls: Rest, ref: SnapshotRef, error: TierdError, *, known: Path |
         snapshot, tiers = calls.snapshot(ref), calls.tiers()
     except DaemonUnreachable:
         return None if known is None else Cold(path=known, reason=error.message)
-    online = {t.name for t in tiers if t.is_online}
+    # What is in a bucket is no tree: its path leads nowhere until it is recalled.
+    online = {t.name for t in tiers if t.is_online and t.kind == TierKind.POSIX}
     if not any(p.state == PlacementState.VERIFIED and p.tier in online for p in snapshot.placements):
         return None
     return Cold(path=Path(snapshot.path), reason=error.message)

@@ -18,12 +18,18 @@ from tierd.config.fault import Faults
 from tierd.config.keys import Key
 from tierd.config.values import type_name
 from tierd.errors import InvalidRequest
+from tierd.model.tier import TierKind
 
 # Values are of the types that the readers in `keys` return; they meet the dataclasses' fields in `build`.
 Values = dict[str, Any]
 
 ROLES = ("read", "warm", "admin")
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
+_SECRET = re.compile(r"secret|access_?key|session_?token|passw(or)?d|^token$|^keys?$", re.IGNORECASE)
+_SECRET_HINT = (
+    "Put the keys into an AWS credentials file that only the daemon can read, and name it by "
+    '`credentials = "/etc/tierd/s3-credentials"`; or name a systemd credential by `credentials = "systemd:NAME"`.'
+)
 _AT_LINE = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
 
 
@@ -33,16 +39,23 @@ class Draft:
 
     Attributes:
         where: how faults name it, `tiers[hdd]`, or `tiers[#2]` when it has no usable name.
+        s3, prices: of an S3 tier: its own settings.
         policy: of a dataset: its own rules, to be laid over the defaults.
     """
 
     where: str
     values: Values
+    s3: Values = field(default_factory=dict)
+    prices: Values = field(default_factory=dict)
     policy: Values = field(default_factory=dict)
 
     @property
     def name(self) -> str | None:
         return self.values.get("name")
+
+    @property
+    def is_s3(self) -> bool:
+        return self.values.get("kind") is TierKind.S3
 
 
 @dataclass(kw_only=True)
@@ -92,10 +105,8 @@ def read_document(raw: dict[str, object], faults: Faults) -> Document:
     document = Document()
     scalars = {key: value for key, value in raw.items() if key not in keys.SECTIONS}
     document.top = _read_table(scalars, keys.TOP, "", faults)
-    for section in ("tiers", "datasets"):
-        drafts = document.tiers if section == "tiers" else document.datasets
-        for where, table in _entries(raw, section, faults):
-            drafts.append(_read_entry(table, section, where, faults))
+    document.tiers = [_read_tier(table, where, faults) for where, table in _entries(raw, "tiers", faults)]
+    document.datasets = [_read_dataset(table, where, faults) for where, table in _entries(raw, "datasets", faults)]
     if not document.tiers and "tiers" not in raw:
         instead = "Add a [[tiers]] table with name, root and rank for the flash (rank 0) and one for the HDD (rank 1)."
         faults.add("tiers", "there is none", instead)
@@ -108,11 +119,51 @@ def read_document(raw: dict[str, object], faults: Faults) -> Document:
     return document
 
 
-def _read_entry(table: dict[str, object], section: str, where: str, faults: Faults) -> Draft:
-    draft = Draft(where=where, values=_read_table(table, keys.SECTIONS[section], where, faults, section))
-    if section == "datasets":
-        inner = _table(table, "policy", faults, f"{where}.")
-        draft.policy = _read_table(inner, keys.POLICY, f"{where}.policy", faults)
+def _read_tier(table: dict[str, object], where: str, faults: Faults) -> Draft:
+    kind = _kind(table, where, faults)
+    table = _without_foreign(table, kind, where, faults)
+    known = (*keys.TIER, *(keys.OF_KIND[kind] if kind is not None else ()))
+    values = _read_table(table, known, where, faults, "tiers")
+    own = {key.attribute for key in keys.S3}
+    draft = Draft(where=where, values={name: value for name, value in values.items() if name not in own})
+    if kind is TierKind.S3:
+        draft.values["kind"] = kind
+        draft.s3 = {name: value for name, value in values.items() if name in own}
+        prices = _table(table, "prices", faults, f"{where}.")
+        draft.prices = _read_table(prices, keys.PRICES, f"{where}.prices", faults, "tiers.prices")
+    return draft
+
+
+def _kind(table: dict[str, object], where: str, faults: Faults) -> TierKind | None:
+    """Which kind of tier a table is meant to be; None where what it says is no kind, which is a fault of its own."""
+    written = table.get("kind")
+    if written is None and "bucket" in table and "root" not in table:
+        faults.add(f"{where}.kind", "is missing, and the tier has a bucket", 'Add `kind = "s3"` to this table.')
+        return TierKind.S3
+    kinds: list[object] = list(TierKind)
+    return TierKind.POSIX if written is None else TierKind(str(written)) if written in kinds else None
+
+
+def _without_foreign(table: dict[str, object], kind: TierKind | None, where: str, faults: Faults) -> dict[str, object]:
+    """Leave out the keys of other kinds of tiers; they are faults where the tier's own kind is known."""
+    own: set[str] = set() if kind is None else {key.name for key in keys.OF_KIND[kind]}
+    foreign = {key.name for of_it in keys.OF_KIND.values() for key in of_it} - own
+    if kind is not TierKind.S3:
+        foreign.add("prices")
+    for written in table:
+        if written in foreign and kind is TierKind.S3:
+            instead = "Remove it: `bucket` and `prefix` say where its copies lie."
+            faults.add(f"{where}.{written}", "is not for a tier of kind s3", instead)
+        elif written in foreign and kind is TierKind.POSIX:
+            instead = 'Remove it; or write `kind = "s3"`, and no root, if the tier is a bucket.'
+            faults.add(f"{where}.{written}", "is only for tiers of kind s3", instead)
+    return {written: value for written, value in table.items() if written not in foreign}
+
+
+def _read_dataset(table: dict[str, object], where: str, faults: Faults) -> Draft:
+    draft = Draft(where=where, values=_read_table(table, keys.DATASET, where, faults, "datasets"))
+    inner = _table(table, "policy", faults, f"{where}.")
+    draft.policy = _read_table(inner, keys.POLICY, f"{where}.policy", faults)
     return draft
 
 
@@ -129,6 +180,8 @@ def _read_table(
                 found[key.attribute] = key.read(value)
             except InvalidRequest as error:
                 faults.add(prefix + written, error.message, error.hint or "")
+        elif section == "tiers" and _SECRET.search(written):
+            faults.add(prefix + written, "is a secret, which does not belong in this file", _SECRET_HINT)
         elif written not in keys.INNER.get(section or where, ()):
             faults.add(prefix + written, *_unknown(written, known, section or where))
     for key in known:
@@ -179,7 +232,7 @@ def _table(raw: dict[str, object], name: str, faults: Faults, prefix: str = "") 
     table = raw.get(name, {})
     if isinstance(table, dict):
         return table
-    shown = "[datasets.policy]" if name == "policy" else f"[{prefix}{name}]"
+    shown = {"policy": "[datasets.policy]", "prices": "[tiers.prices]"}.get(name, f"[{prefix}{name}]")
     faults.add(prefix + name, f"is {type_name(table)}, not a table", f"Write {shown} in single brackets.")
     return {}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tierd.config import values
+from tierd.config import s3_values, values
 from tierd.config.values import Reader
+from tierd.model.tier import TierKind
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,6 @@ class Key:
 TIER = (
     Key("name", values.name, is_required=True),
     Key("kind", values.tier_kind),
-    Key("root", values.path, is_required=True),
     Key("rank", values.whole(0), is_required=True),
     Key("capacity", values.size_or_auto, "capacity_bytes"),
     Key("high", values.share),
@@ -41,11 +41,51 @@ TIER = (
     Key("read_rate", values.rate_or_unlimited),
     Key("write_rate", values.rate_or_unlimited),
 )
+POSIX = (Key("root", values.path, is_required=True),)
+S3 = (
+    Key("bucket", s3_values.bucket, is_required=True),
+    Key("prefix", s3_values.prefix),
+    Key("endpoint", s3_values.endpoint),
+    Key("region", s3_values.region),
+    Key("addressing", values.choice("auto", "path", "virtual")),
+    Key("ca_bundle", values.path),
+    Key("proxy", s3_values.proxy),
+    Key("profile", values.text),
+    Key("credentials", s3_values.credentials),
+    Key("encryption", values.choice("AES256", "aws:kms")),
+    Key("kms_key", s3_values.kms_key),
+    Key("storage_class", s3_values.storage_class),
+    Key("restore_tier", values.choice("Standard", "Bulk", "Expedited")),
+    Key("restore_for", s3_values.whole_days),
+    Key("requester_pays", values.boolean),
+    Key("tags", s3_values.tags),
+    Key("verify", values.choice("store", "read")),
+    Key("checksum", values.choice("auto", "crc64nvme", "md5")),
+    Key("pack_size", s3_values.size_within("5 MiB", "1 GiB"), "pack_bytes"),
+    Key("pack_files_up_to", s3_values.size_within("0 B", "1 GiB"), "pack_up_to"),
+    Key("part_size", s3_values.size_within("5 MiB", "5 GiB"), "part_bytes"),
+    Key("compress", values.choice("off", "auto")),
+    Key("connections", values.whole(1, 64)),
+    Key("timeout", values.seconds, "timeout_s"),
+    Key("retry_for", values.seconds_or_zero, "retry_for_s"),
+    # Without it the path follows from the database's and the tier's name.
+    Key("state", values.path),
+)
+PRICES = (
+    Key("currency", s3_values.currency),
+    Key("put", s3_values.money),
+    Key("get", s3_values.money),
+    Key("retrieval", s3_values.money),
+    Key("egress", s3_values.money),
+    Key("storage", s3_values.money),
+    Key("minimum", values.duration),
+)
 POLICY = (
     # Zero would call a tree settled while it is being written.
     Key("settle_after", values.duration),
-    Key("migrate_after", values.duration_or_never),
-    Key("release_after", values.duration_or_never),
+    Key("migrate_after", values.ages),
+    Key("release_after", values.ages),
+    Key("keep_deleted", values.duration_or_never),
     Key("min_residency", values.duration_or_zero),
     Key("verify", values.choice("read", "size")),
 )
@@ -81,11 +121,13 @@ LOG = (
 )
 TOP = (
     Key("database", values.path),
+    Key("view", values.path),
     Key("decide_interval", values.seconds, "decide_interval_s"),
 )
 
 SECTIONS: dict[str, Sequence[Key]] = {
-    "tiers": TIER,
+    "tiers": (*TIER, *POSIX, *S3),
+    "tiers.prices": PRICES,
     "datasets": DATASET,
     "datasets.policy": POLICY,
     "defaults": POLICY,
@@ -94,9 +136,11 @@ SECTIONS: dict[str, Sequence[Key]] = {
     "observe": OBSERVE,
     "log": LOG,
 }
-"""Keys by section. `datasets.policy` and `api.tokens` are tables of their own inside another."""
+"""Keys by section. `tiers.prices`, `datasets.policy` and `api.tokens` are tables of their own inside another."""
+OF_KIND: dict[TierKind, Sequence[Key]] = {TierKind.POSIX: POSIX, TierKind.S3: S3}
+"""Keys that only tiers of one kind have."""
 
 LISTED = frozenset({"tiers", "datasets"})
 """Sections that are arrays of tables."""
-INNER = {"datasets": ("policy",), "api": ("tokens",)}
+INNER = {"tiers": ("prices",), "datasets": ("policy",), "api": ("tokens",)}
 """Tables inside a section."""

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tierd.config import rules
-from tierd.config.document import Document, parse_toml, read_document
+from tierd.config import policies, rules, s3_rules
+from tierd.config.document import Document, Draft, parse_toml, read_document
 from tierd.config.fault import Fault, Faults, Mounts
+from tierd.config.own_places import check_own_places, place_s3
 from tierd.config.places import check_places
 from tierd.config.settings import ApiConfig, Config, LogConfig, MoverConfig, ObserveConfig
 from tierd.errors import ConfigError
 from tierd.model.dataset import Dataset
 from tierd.model.policy import Policy
+from tierd.model.s3 import Prices, S3Settings
 from tierd.model.tier import Tier
 
 DEFAULT_PATH = Path("/etc/tierd/config.toml")
@@ -60,14 +62,18 @@ def _read(path: Path, mounts: Mounts, faults: Faults) -> Document | None:
         return None
     document = read_document(raw, faults)
     rules.check_rules(document, faults)
+    policies.check_policies(document, faults)
+    s3_rules.check_s3(document, faults)
     check_places(document, mounts, faults)
+    check_own_places(document, mounts, faults)
+    place_s3(document)
     return document
 
 
 def _build(document: Document, source: Path) -> Config:
     defaults = Policy(**document.defaults)
     return Config(
-        tiers=tuple(Tier(**draft.values) for draft in document.tiers),
+        tiers=tuple(_tier(draft) for draft in document.tiers),
         datasets=tuple(
             Dataset(**draft.values, policy=replace(defaults, **draft.policy)) for draft in document.datasets
         ),
@@ -78,3 +84,9 @@ def _build(document: Document, source: Path) -> Config:
         log=LogConfig(**document.sections["log"]),
         source=source,
     )
+
+
+def _tier(draft: Draft) -> Tier:
+    if not draft.is_s3:
+        return Tier(**draft.values)
+    return Tier(**draft.values, s3=S3Settings(**draft.s3, prices=Prices(**draft.prices)))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tierd.config.document import Document, Draft
 from tierd.config.fault import Faults, Mounts
+from tierd.config.settings import Config
 
 PRIVATE = ".tierd"
 """tierd's own directory below every tier's root."""
@@ -78,7 +79,10 @@ class Located:
 
 def check_places(document: Document, mounts: Mounts, faults: Faults) -> None:
     """Check every path, replace it in the drafts by the real one, and set each dataset's `home`."""
-    tiers = [Located(draft=d, spot=find_spot(d.values["root"], mounts)) for d in document.tiers if "root" in d.values]
+    on_mounts = [d for d in document.tiers if not d.is_s3]
+    tiers = [Located(draft=d, spot=find_spot(d.values["root"], mounts)) for d in on_mounts if "root" in d.values]
+    # Nothing need exist below the view, and what lies there is no tree of the machine's.
+    view: Path = document.top.get("view", Config.view)
     _check_roots(tiers, mounts, faults)
     datasets = [
         Located(draft=d, spot=find_spot(d.values["path"], mounts, follow=not _is_whole(d)))
@@ -86,16 +90,19 @@ def check_places(document: Document, mounts: Mounts, faults: Faults) -> None:
         if "path" in d.values
     ]
     # With a root that could not be read, "on no configured mount" might be its fault alone.
-    are_all_known = len(tiers) == len(document.tiers)
+    are_all_known = len(tiers) == len(on_mounts)
     for dataset in datasets:
-        _check_dataset(dataset, tiers, mounts, faults, are_all_known)
+        if find_spot(view, mounts).contains(dataset.spot):
+            reason = f"lies in the view {view}: an S3 tier cannot be the home of a dataset"
+            faults.add(f"{dataset.where}.path", reason, "Choose a path below the root of a mounted tier.")
+        else:
+            _check_dataset(dataset, tiers, view, mounts, faults, are_all_known)
     for one, other in combinations(datasets, 2):
         if one.spot.overlaps(other.spot):
             relation = "is the same as" if one.spot.path == other.spot.path else "overlaps"
             instead = "Datasets must not share files: remove one, or choose paths beside each other."
             faults.add(f"{other.where}.path", f"{relation} the path of {one.where}", instead)
     _check_copies(tiers, datasets, mounts, faults)
-    _check_own_files(document, tiers, datasets, mounts, faults)
     for located, key in [(t, "root") for t in tiers] + [(d, "path") for d in datasets]:
         located.draft.values[key] = located.spot.path
 
@@ -143,7 +150,9 @@ def _as_verb(reason: str) -> str:
     return reason if reason.startswith("does ") else f"cannot be looked at: {reason}"
 
 
-def _check_dataset(dataset: Located, tiers: list[Located], mounts: Mounts, faults: Faults, are_all_known: bool) -> None:
+def _check_dataset(
+    dataset: Located, tiers: list[Located], view: Path, mounts: Mounts, faults: Faults, are_all_known: bool
+) -> None:
     key, spot = f"{dataset.where}.path", dataset.spot
     for tier in tiers:
         if spot.path == tier.spot.path or (spot.contains(tier.spot) and tier.spot.contains(spot)):
@@ -164,11 +173,11 @@ def _check_dataset(dataset: Located, tiers: list[Located], mounts: Mounts, fault
     dataset.home = max(homes, key=lambda tier: len(tier.spot.path.parts))
     dataset.draft.values["home"] = dataset.home.draft.name
     if mounts is not Mounts.IGNORED:
-        _check_tree(dataset, dataset.home, tiers, mounts, faults)
+        _check_tree(dataset, dataset.home, [tier.spot.path for tier in tiers] + [view], mounts, faults)
 
 
-def _check_tree(dataset: Located, home: Located, tiers: list[Located], mounts: Mounts, faults: Faults) -> None:
-    """Check what is at a dataset's path now."""
+def _check_tree(dataset: Located, home: Located, roots: list[Path], mounts: Mounts, faults: Faults) -> None:
+    """Check what is at a dataset's path now; `roots`: where links of tierd's may lead."""
     key, spot = f"{dataset.where}.path", dataset.spot
     if spot.device is None:
         if mounts is Mounts.REQUIRED:
@@ -176,7 +185,7 @@ def _check_tree(dataset: Located, home: Located, tiers: list[Located], mounts: M
         return
     if _is_whole(dataset.draft) and spot.path.is_symlink():
         target = Path(os.readlink(spot.path))
-        if not any(target.is_relative_to(tier.spot.path) for tier in tiers if tier is not home):
+        if not any(target.is_relative_to(root) for root in roots if root != home.spot.path):
             instead = f"Name the directory itself: {os.path.realpath(spot.path)}."
             faults.add(key, f"{spot.path} is a symbolic link that tierd did not make", instead)
     elif not spot.path.is_dir():
@@ -197,21 +206,3 @@ def _check_copies(tiers: list[Located], datasets: list[Located], mounts: Mounts,
                 if other is not owner and other.home is tier and place.overlaps(other.spot):
                     reason = f"overlaps {place.path}, where copies of {owner.where} are kept"
                     faults.add(f"{other.where}.path", reason, f"Choose another path, or rename {owner.where}.")
-
-
-def _check_own_files(
-    document: Document, tiers: list[Located], datasets: list[Located], mounts: Mounts, faults: Faults
-) -> None:
-    """The database and the socket must not lie where tierd moves or deletes trees."""
-    own = {"database": document.top.get("database"), "api.socket": document.sections["api"].get("socket")}
-    for key, path in own.items():
-        if path is None:
-            continue
-        spot = find_spot(path, mounts)
-        instead = "Choose a path outside it, like the default."
-        for dataset in datasets:
-            if dataset.spot.contains(spot):
-                faults.add(key, f"lies inside {dataset.where}, which tierd moves", instead)
-        for tier in tiers:
-            if spot.path.is_relative_to(tier.spot.path / PRIVATE):
-                faults.add(key, f"lies in tierd's own directory {tier.spot.path / PRIVATE}", instead)

@@ -1,13 +1,10 @@
-"""Checks between values that need nothing but the text: ranks, watermarks, policies, who may call."""
+"""Checks between values that need nothing but the text: ranks, watermarks, retries, who may call."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 from tierd.config.document import Document, Draft, Values
 from tierd.config.fault import Faults
 from tierd.config.settings import ApiConfig, MoverConfig
-from tierd.model.policy import Policy
 from tierd.model.tier import Tier
 from tierd.model.units import format_duration
 
@@ -17,7 +14,6 @@ def check_rules(document: Document, faults: Faults) -> None:
     _check_ranks(document.tiers, faults)
     for tier in document.tiers:
         _check_watermarks(tier, faults)
-    _check_policies(document, faults)
     _check_api(document.sections["api"], faults)
     mover = document.sections["mover"]
     first = mover.get("backoff_s", MoverConfig.backoff_s)
@@ -33,6 +29,10 @@ def _check_ranks(tiers: list[Draft], faults: Faults) -> None:
         rank = tier.values.get("rank")
         if rank is None:
             continue
+        if rank == 0 and tier.is_s3:
+            reason = "0 is flash, which jobs read as files: an S3 tier cannot be that"
+            faults.add(f"{tier.where}.rank", reason, "Give it a larger rank than the flash and the HDD have.")
+            continue
         if rank in first_of:
             reason = f"{rank} is the rank of {first_of[rank].where} too"
             faults.add(
@@ -40,7 +40,7 @@ def _check_ranks(tiers: list[Draft], faults: Faults) -> None:
             )
         first_of.setdefault(rank, tier)
     # A rank that could not be read may have been meant as 0.
-    if tiers and 0 not in first_of and all("rank" in tier.values for tier in tiers):
+    if tiers and all(tier.values.get("rank", 0) != 0 for tier in tiers):
         faults.add("tiers", "no tier has rank 0", "Give the flash tier `rank = 0`.")
 
 
@@ -52,31 +52,6 @@ def _check_watermarks(tier: Draft, faults: Faults) -> None:
     reason = f"low ({low:.6g}) is not below high ({high:.6g})"
     instead = 'Release begins above high and ends at low: leave a gap, like low = "80%" and high = "90%".'
     faults.add(f"{tier.where}.{key}", reason, instead)
-
-
-def _check_policies(document: Document, faults: Faults) -> None:
-    defaults = replace(Policy(), **document.defaults)
-    is_sound = _check_policy(defaults, document.defaults, "defaults", faults)
-    for dataset in document.datasets:
-        # What is wrong with the defaults is said once, not again for every dataset.
-        if dataset.policy or not is_sound:
-            policy = replace(defaults, **dataset.policy)
-            if is_sound or {"migrate_after", "release_after"} & dataset.policy.keys():
-                _check_policy(policy, dataset.policy, f"{dataset.where}.policy", faults)
-
-
-def _check_policy(policy: Policy, written: Values, where: str, faults: Faults) -> bool:
-    migrate, release = policy.migrate_after, policy.release_after
-    if migrate is None or release is None or release >= migrate:
-        return True
-    key = "release_after" if "release_after" in written else "migrate_after"
-    reason = f"release_after ({format_duration(release)}) is shorter than migrate_after ({format_duration(migrate)})"
-    missing = {"release_after", "migrate_after"} - written.keys()
-    if missing:
-        reason += f"; {missing.pop()} is not set here"
-    least = format_duration(migrate)
-    faults.add(f"{where}.{key}", reason, f'Write release_after = "{least}" or more, or "never".')
-    return False
 
 
 def _check_api(api: Values, faults: Faults) -> None:

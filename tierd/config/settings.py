@@ -76,11 +76,17 @@ class LogConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything the daemon is told. `decide_interval_s`: seconds between runs of the planner."""
+    """Everything the daemon is told.
+
+    Attributes:
+        view: where snapshots that are only on an S3 tier would appear; need not exist.
+        decide_interval_s: seconds between runs of the planner.
+    """
 
     tiers: tuple[Tier, ...]
     datasets: tuple[Dataset, ...]
     database: Path = Path("/var/lib/tierd/tierd.db")
+    view: Path = Path("/run/tierd/view")
     decide_interval_s: float = 30.0
     api: ApiConfig = field(default_factory=ApiConfig)
     mover: MoverConfig = field(default_factory=MoverConfig)

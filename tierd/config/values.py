@@ -92,6 +92,13 @@ def path_or_off(value: object) -> Path | None:
     return None if value == OFF else path(value)
 
 
+def boolean(value: object) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"is {type_name(value)}, not true or false", hint="Write true or false, without quotes.")
+    return value
+
+
 def whole(lowest: int, highest: int | None = None) -> Reader:
     """A reader for a whole number within bounds."""
 
@@ -128,6 +135,25 @@ def duration_or_zero(value: object) -> timedelta:
 def duration_or_never(value: object) -> timedelta | None:
     """A duration, zero included, or "never"."""
     return parse_duration(_quantity(value, 'Write a duration, like "14d", or "never".'), or_never=True)
+
+
+def ages(value: object) -> timedelta | dict[str, timedelta | None] | None:
+    """A duration or "never"; or a table of them by the names of tiers."""
+    if not isinstance(value, dict):
+        return duration_or_never(value)
+    hint = 'Write a duration, like "14d", or "never"; or one for each tier, like { hdd = "14d", cloud = "90d" }.'
+    if not value:
+        raise InvalidRequest("is an empty table", hint=hint)
+    found: dict[str, timedelta | None] = {}
+    wrong: list[str] = []
+    for tier, age in value.items():
+        try:
+            found[tier] = duration_or_never(age)
+        except InvalidRequest as error:
+            wrong.append(f"{tier!r}: {error.message}")
+    if wrong:
+        raise InvalidRequest("; ".join(wrong), hint=hint)
+    return found
 
 
 def seconds(value: object) -> float:

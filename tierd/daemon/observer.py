@@ -25,7 +25,7 @@ from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.effect import MarkStale
 from tierd.model.observation import AccessBatch, Measure
 from tierd.model.placement import Placement, PlacementState
-from tierd.model.tier import TierName
+from tierd.model.tier import TierKind, TierName
 from tierd.model.transfer import TransferState
 from tierd.observe.discover import Found, discover
 from tierd.observe.measure import keeps_atime, measure
@@ -73,6 +73,7 @@ class Observer:
         self._lock = threading.Lock()
         self._moving: Counter[SnapshotId] = Counter()  # transfers of each that run, or have just ended
         self._dirty: dict[SnapshotId, tuple[datetime, datetime]] = {}  # since when, last sign of change
+        self._unsure: dict[str, frozenset[SnapshotId]] = {}  # by dataset: those about which nothing was concluded
         self._scan_due = clock()
         self._watches_due = True
         self._measure_all = True
@@ -143,8 +144,9 @@ class Observer:
         is_full = now >= self._scan_due or self._scan_due - now > timedelta(
             seconds=self._config.observe.scan_interval_s
         )
+        again = self._sure_again()
         for dataset in self._config.datasets:
-            if is_full or dataset.name in dirty.datasets:
+            if is_full or dataset.name in dirty.datasets or dataset.name in again:
                 changed |= self._look_at(dataset, is_full=is_full)
         changed |= self._measure_dirty(now)
         if self._watches_due:
@@ -189,10 +191,8 @@ class Observer:
         for ignored in discovery.ignored:
             self._warn_once(f"dataset {dataset.name}: {ignored.name} is not looked after: {ignored.reason}")
         known = self._catalog.snapshots(dataset.name, include_gone=True)
-        with self._lock:
-            busy = set(self._moving)
-        # A transfer that was interrupted around the switch: the path is ahead of the catalog until it goes on.
-        busy |= {t.snapshot_id for t in self._catalog.transfers(live_only=True, limit=100_000) if t.state in _SWITCHING}
+        busy = self._busy()
+        self._unsure[dataset.name] = frozenset(s.id for s in known if s.id in busy)
         placements = self._catalog.placements_by_snapshot()
         changes = reconcile(known, discovery, self._targets(known, placements).get, busy=busy)
         for change in changes:
@@ -206,6 +206,21 @@ class Observer:
                     self._measure(snapshot, placements.get(snapshot.id, []))
         self._write_out()
         return bool(changes)
+
+    def _busy(self) -> set[SnapshotId]:
+        """Snapshots whose paths are changed by tierd itself: what is found there says nothing about them."""
+        with self._lock:
+            busy = set(self._moving)
+        # A transfer that was interrupted around the switch: the path is ahead of the catalog until it goes on.
+        live = self._catalog.transfers(live_only=True, limit=100_000)
+        return busy | {t.snapshot_id for t in live if t.state in _SWITCHING}
+
+    def _sure_again(self) -> set[str]:
+        """Datasets to be looked at once more: what their owners did to a snapshot while it was busy was not noted."""
+        if not any(self._unsure.values()):
+            return set()
+        busy = self._busy()
+        return {name for name, unsure in self._unsure.items() if unsure and not unsure <= busy}
 
     def _may_miss_changes(self) -> bool:
         status = self._tracker.status()
@@ -339,6 +354,8 @@ class Observer:
             home = next((p for p in placements if dataset is not None and p.tier == dataset.home), None)
             return os.fsencode(snapshot.path), home
         for tier in self._config.tiers:
+            if tier.kind is not TierKind.POSIX:
+                continue  # what is in a bucket is no tree, and nobody changes it there
             for placement in placements:
                 if placement.tier == tier.name and placement.location is not None:
                     tree = os.fsencode(tier.root / placement.location)

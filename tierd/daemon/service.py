@@ -22,7 +22,7 @@ from tierd.daemon.observer import Observer
 from tierd.daemon.sweeper import Sweeper
 from tierd.daemon.tiers import Tiers
 from tierd.decide import plan
-from tierd.errors import ConfigError, TierdError
+from tierd.errors import ConfigError, Conflict, NotFound, TierdError
 from tierd.model.observation import TrackerStatus
 from tierd.model.plan import Action, Step
 from tierd.model.tier import TierName, TierUsage
@@ -166,7 +166,11 @@ class Daemon:
         now = self.clock()
         view = self.catalog.view(self.config.tiers, self.config.datasets, self.tiers.usage(), now=now)
         for step in plan(view, now).steps:
-            self._order(step, now)
+            try:
+                self._order(step, now)
+            except (Conflict, NotFound) as error:
+                # It was warmed, held, deleted or put back since the view was read: the next plan knows.
+                log.info("%s of %s is not begun: %s", step.action, step.ref, error)
 
     def _prune(self) -> None:
         if time.monotonic() >= self._prune_at:
@@ -175,9 +179,10 @@ class Daemon:
 
     def _order(self, step: Step, now: datetime) -> None:
         snapshot = self.catalog.snapshot_by_id(step.snapshot_id)
+        # A remove has one tier: the plan names it as source and as destination.
         transfer, is_new = self.catalog.enqueue(
             snapshot_id=step.snapshot_id,
-            kind=TransferKind.MIGRATE,
+            kind=TransferKind.REMOVE if step.action is Action.REMOVE else TransferKind.MIGRATE,
             source=step.source,
             destination=step.destination,
             release=step.action is Action.RELEASE,

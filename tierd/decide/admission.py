@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from tierd.decide import room as rooms
+from tierd.decide.charges import restore, restore_in_words
 from tierd.decide.eligibility import GUARDS, first_unmet, transfer_in_words
 from tierd.decide.planner import PRIORITY_ROOM
 from tierd.decide.room import Amount, Room
@@ -14,7 +15,7 @@ from tierd.decide.victims import Release, Victims
 from tierd.decide.wording import at, counted, listed
 from tierd.errors import NotFound
 from tierd.model.dataset import SnapshotRef
-from tierd.model.plan import Admission, View, WarmAnswer
+from tierd.model.plan import Admission, Restore, View, WarmAnswer
 from tierd.model.tier import TierName
 from tierd.model.transfer import TransferKind
 from tierd.model.units import format_size
@@ -27,6 +28,8 @@ def admit(view: View, ref: SnapshotRef, now: datetime) -> Admission:
         NotFound: there is no such snapshot.
     """
     s = view.find(ref)
+    if s is None and view.find_orphan(ref) is not None:
+        return Admission(answer=WarmAnswer.REFUSED, reason="its owner deleted it; only cold copies of it are left")
     if s is None:
         raise NotFound(f"there is no snapshot {ref}", hint="`tierd ls` lists what there is.")
     scene = Scene(view, now)
@@ -78,6 +81,12 @@ def _why_no_source(case: Case) -> str:
     return f"its copy cannot be reached: {'; '.join(case.scene.offline(name) for name in offline)}"
 
 
+def _restore(case: Case, source: TierName) -> Restore | None:
+    """What it takes to make the copy on the source readable; None where it is."""
+    tier, copy = case.scene.tier(source), case.s.on(source)
+    return None if tier is None or copy is None else restore(tier, copy)
+
+
 class _Room:
     """Looks for room on flash for one snapshot, beside what is promised to others."""
 
@@ -90,6 +99,7 @@ class _Room:
         self._promised = rooms.total(rooms.coming(other) for other in coming)
         leaving = [other for other in (*others, case) if other.s.live is not None]
         self._freeing = rooms.total(rooms.freeing(other) for other in leaving)
+        self._restore = _restore(case, source)
         self._need = rooms.copied(case.s)
         self._left = rooms.free(self._scene) + self._freeing - self._promised - rooms.spare(self._scene)
 
@@ -112,6 +122,7 @@ class _Room:
             needs_bytes=need.size_bytes,
             source=self._source,
             releases=tuple(planned.step for planned in releases),
+            restore=self._restore,
         )
 
     def _why_accepted(self, releases: Sequence[Release]) -> str:
@@ -122,7 +133,7 @@ class _Room:
         if releases:
             freed = format_size(sum(planned.frees.size_bytes for planned in releases))
             text += f", after {counted(len(releases), 'colder snapshot')} left {flash} ({freed})"
-        return text
+        return text if self._restore is None else f"{text}; {restore_in_words(self._restore)}"
 
     # -- refusals ------------------------------------------------------------------------------------------
 

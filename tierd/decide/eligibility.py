@@ -82,11 +82,13 @@ def transfer_in_words(t: Transfer) -> str:
     """`transfer 12, a recall from hdd to flash, is copying (45%)`."""
     what = f"a {t.kind} with release" if is_leaving(t) else f"a {t.kind}"
     done = f" ({format_percent(t.bytes_done / t.bytes_total)})" if t.bytes_done and t.bytes_total else ""
-    rest = ", paused" if t.is_paused else ""
+    rest = f", waits: {t.waits_for}" if t.waits_for else ""
+    rest += ", paused" if t.is_paused else ""
     rest += ", to be cancelled" if t.cancel_requested else ""
     if t.error is not None and t.state is TransferState.QUEUED:
         rest += f", after attempt {max(1, t.attempt - 1)} failed: {t.error}"
-    return f"transfer {t.id}, {what} from {t.source} to {t.destination}, is {t.state}{done}{rest}"
+    way = f"from {t.source}" if t.source == t.destination else f"from {t.source} to {t.destination}"
+    return f"transfer {t.id}, {what} {way}, is {t.state}{done}{rest}"
 
 
 def _held(case: Case) -> str:
@@ -208,6 +210,21 @@ COLD_COPY = Check(
     rule="cold copy verified", otherwise="without a cold copy", holds=lambda c: c.cold is not None, detail=_cold_copy
 )
 
+SETTLED = Check(
+    rule="settled",
+    otherwise="not settled",
+    holds=lambda c: c.now >= c.settles_at,
+    detail=_settled,
+    until=lambda c: _unless_past(c.settles_at, c),
+)
+NO_BACKOFF = Check(
+    rule="no back-off",
+    otherwise="backing off from a failure",
+    holds=lambda c: c.s.last_failure is None or _is_past(c.retries_at, c),
+    detail=_backoff,
+    until=lambda c: _unless_past(c.retries_at, c),
+)
+
 GUARDS: tuple[Check, ...] = (
     NO_TRANSFER,
     ON_FLASH,
@@ -219,13 +236,7 @@ GUARDS: tuple[Check, ...] = (
     ),
     NO_PROBLEM,
     NOT_HELD,
-    Check(
-        rule="settled",
-        otherwise="not settled",
-        holds=lambda c: c.now >= c.settles_at,
-        detail=_settled,
-        until=lambda c: _unless_past(c.settles_at, c),
-    ),
+    SETTLED,
     Check(
         rule="minimum residency over",
         otherwise="in their minimum residency",
@@ -233,13 +244,7 @@ GUARDS: tuple[Check, ...] = (
         detail=_residency,
         until=lambda c: _unless_past(c.residency_ends_at, c),
     ),
-    Check(
-        rule="no back-off",
-        otherwise="backing off from a failure",
-        holds=lambda c: c.s.last_failure is None or _is_past(c.retries_at, c),
-        detail=_backoff,
-        until=lambda c: _unless_past(c.retries_at, c),
-    ),
+    NO_BACKOFF,
     Check(
         rule="cold tier online",
         otherwise="with their copy on an offline tier",
@@ -248,6 +253,12 @@ GUARDS: tuple[Check, ...] = (
     ),
 )
 """What must hold for any step, in the order in which it is told; pressure does not override any of them."""
+
+GUARDS_BELOW: tuple[Check, ...] = (NO_TRANSFER, NO_PROBLEM, NOT_HELD, SETTLED, NO_BACKOFF)
+"""The same for a snapshot that is not on flash, whose copies move between the tiers below it."""
+
+GUARDS_ORPHANED: tuple[Check, ...] = (NO_TRANSFER, NOT_HELD, NO_BACKOFF)
+"""The same for one whose owner deleted it."""
 
 UNUSED_FOR_MIGRATE = Check(
     rule="unused long enough to migrate",

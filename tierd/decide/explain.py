@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
+from tierd.decide import chains, orphans
 from tierd.decide import room as rooms
 from tierd.decide.eligibility import (
     COLD_COPY,
@@ -16,14 +17,16 @@ from tierd.decide.eligibility import (
     UNUSED_FOR_MIGRATE,
     UNUSED_FOR_RELEASE,
     finding,
+    used,
 )
 from tierd.decide.planner import Planner
-from tierd.decide.scene import Case
+from tierd.decide.scene import Case, Scene
 from tierd.decide.wording import at
 from tierd.errors import NotFound
 from tierd.model.dataset import SnapshotRef
 from tierd.model.placement import Residency
 from tierd.model.plan import Action, Explanation, Finding, Step, View
+from tierd.model.tier import Tier
 from tierd.model.transfer import TransferKind
 from tierd.model.units import format_percent
 
@@ -39,11 +42,14 @@ def explain(view: View, ref: SnapshotRef, now: datetime) -> Explanation:
     """
     s = view.find(ref)
     if s is None:
+        orphan = view.find_orphan(ref)
+        if orphan is not None:
+            return orphans.explain(Scene(view, now), orphan)
         raise NotFound(f"there is no snapshot {ref}", hint="`tierd ls` lists what there is.")
     planner = Planner(view, now)
     plan = planner.plan()
     case = planner.scene.case(s)
-    step = next((step for step in plan.steps if step.ref == ref), None)
+    step = next((step for step in plan.steps if step.snapshot_id == s.snapshot.id), None)
     residency = view.residency(s)
     why = f"would {step.action} now: {step.reason}" if step is not None else plan.kept[ref]
     return Explanation(
@@ -67,7 +73,7 @@ def _where(case: Case, residency: Residency) -> str:
             return f"only on {cold}"
         case Residency.PARTIAL:
             return f"on {cold}, on its way to {flash}"
-        case Residency.GONE:
+        case Residency.ORPHANED | Residency.GONE:
             return "without a complete copy that tierd knows"
 
 
@@ -86,6 +92,21 @@ def _findings(case: Case, planner: Planner, step: Step | None) -> Iterator[Findi
         if case.cold is None:
             yield _destination(case, planner, step)
         yield _pressure(case)
+    yield from _chain(case)
+    yield from orphans.charged(case)
+
+
+def _chain(case: Case) -> Iterator[Finding]:
+    """What age does on the tiers below flash, and whether those are too full."""
+    for due in chains.dues(case):
+        is_due = case.now >= due.at
+        aim = f"release from {due.tier}" if due.is_release else f"migrate to {due.tier}"
+        detail = f"{used(case)}; {chains.due_in_words(due, case)}"
+        until = None if is_due else due.at
+        yield Finding(rule=f"unused long enough to {aim}", holds=is_due, detail=detail, until=until)
+    tier = chains.path_tier(case)
+    if tier is not None and tier in case.scene.between and rooms.excess(case.scene, tier).is_lacking:
+        yield _pressure(case, tier)
 
 
 def _destination(case: Case, planner: Planner, step: Step | None) -> Finding:
@@ -95,13 +116,14 @@ def _destination(case: Case, planner: Planner, step: Step | None) -> Finding:
     return Finding(rule="room for a cold copy", holds=found is not None, detail=detail)
 
 
-def _pressure(case: Case) -> Finding:
-    flash = case.scene.flash
-    is_over = rooms.excess(case.scene).is_lacking
-    full = rooms.fullness(case.scene, flash.name)
+def _pressure(case: Case, on: Tier | None = None) -> Finding:
+    tier = on or case.scene.flash
+    is_over = rooms.excess(case.scene, tier).is_lacking
+    full = rooms.fullness(case.scene, tier.name)
     below = "above" if is_over else "not above"
-    detail = f"{full}, {below} its high watermark of {format_percent(flash.high)}"
-    return Finding(rule="flash below its high watermark", holds=not is_over, detail=detail)
+    detail = f"{full}, {below} its high watermark of {format_percent(tier.high)}"
+    what = "flash" if on is None else tier.name
+    return Finding(rule=f"{what} below its high watermark", holds=not is_over, detail=detail)
 
 
 # -- what comes next -----------------------------------------------------------------------------------------
@@ -109,8 +131,11 @@ def _pressure(case: Case) -> Finding:
 
 def _after(case: Case, step: Step) -> str:
     """What comes after the step that is planned."""
+    flash = case.scene.flash.name
     if step.action is Action.RELEASE:
-        return f"a warm brings it back to {step.source}"
+        return f"a warm brings it back to {flash}"
+    if step.source != flash:
+        return f"it stays on {step.source} until age or pressure releases it from there"
     after = case.policy.release_after
     if after is None:
         return f"released when {step.source} rises above its high watermark"
@@ -125,7 +150,11 @@ def _next_event(case: Case) -> str:
         what = "it is released to" if live.release else what
         return f"when transfer {live.id} ends {what} {live.destination}"
     if case.flash is None:
-        return f"a warm brings it to {flash.name}; nothing else moves it"
+        first = min(chains.dues(case), key=lambda due: due.at, default=None)
+        if first is None or first.at <= case.now:
+            return f"a warm brings it to {flash.name}; nothing else moves it"
+        moment = at(first.at, case.now)
+        return f"{first.what} on {moment} if nobody uses it before; a warm brings it to {flash.name}"
     endless = [check for check in GUARDS if not check.holds(case) and check.until(case) is None]
     if endless:
         return f"nothing moves it as long as this stands: {endless[0].detail(case)}"

@@ -1,8 +1,9 @@
 """The planner: what should be done now, in which order, and why everything else stays as it is.
 
 Order of thought: what its age alone releases; then what must leave because flash is above its high watermark; then
-what must leave for recalls that wait for room; last the copies that make later releases free. Each knows what the
-ones before it already give back, so that nothing is released twice or in vain.
+what must leave for recalls that wait for room; then the copies that make later releases free, the chains below
+flash, and last what is left of deleted snapshots. Each knows what the ones before it already give back, so that
+nothing is released twice or in vain.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from tierd.decide import chains, orphans, victims
 from tierd.decide import room as rooms
-from tierd.decide import victims
 from tierd.decide.eligibility import (
     COLD_COPY,
     GUARDS,
+    GUARDS_BELOW,
     ON_FLASH,
     UNUSED_FOR_MIGRATE,
     UNUSED_FOR_RELEASE,
@@ -27,7 +29,7 @@ from tierd.decide.victims import Release, Victims
 from tierd.decide.wording import counted, listed
 from tierd.model.dataset import SnapshotId, SnapshotRef
 from tierd.model.plan import Plan, Step, View
-from tierd.model.transfer import Transfer, TransferState
+from tierd.model.transfer import Transfer
 from tierd.model.units import format_duration, format_percent, format_size
 
 PRIORITY_ROOM = 8
@@ -60,6 +62,7 @@ class Planner:
         self._roomless: set[SnapshotId] = set()
         self._freeing = Amount()
         self._promised: list[tuple[Case, Transfer]] = []
+        self._below: list[Case] = []
 
     def plan(self) -> Plan:
         """Draw it up; once per planner."""
@@ -74,7 +77,9 @@ class Planner:
         rest = self._relieve(rest, over, freeing)
         freeing = self._freeing + rooms.total(r.frees for r in self._releases)
         rest = self._make_room(rest, waiting, freeing)
-        self._migrate(rest)
+        rest = self._migrate(rest)
+        self._chain(rest)
+        self._remove()
         return self._finished()
 
     # -- sorting out ---------------------------------------------------------------------------------------
@@ -95,6 +100,9 @@ class Planner:
             self._kept[s.ref] = unmet.detail(case)
             if unmet is not ON_FLASH and case.flash is not None:
                 self._unmet[unmet.otherwise] += 1
+            is_below = case.flash is None and case.cold is not None and bool(self.scene.between)
+            if is_below and first_unmet(GUARDS_BELOW, case) is None:
+                self._below.append(case)
         open_cases.sort(key=lambda case: case.coldness)
         return open_cases
 
@@ -161,7 +169,7 @@ class Planner:
     def _waiting_recalls(self) -> tuple[list[tuple[Case, Transfer]], Amount]:
         """Recalls that wait in the queue, in the order in which they are claimed, and what flash lacks for them."""
         online = [(c, t) for c, t in self._promised if self.scene.is_online(t.source)]
-        waiting = [(c, t) for c, t in online if t.state is TransferState.QUEUED]
+        waiting = [(c, t) for c, t in online if rooms.is_waiting(t)]
         waiting.sort(key=lambda pair: (-pair[1].priority, pair[1].created_at, pair[1].id))
         if not waiting or not self.scene.is_online(self.scene.flash.name):
             return [], Amount()
@@ -174,9 +182,7 @@ class Planner:
         if not waiting:
             return list(cases)
         running = rooms.total(
-            rooms.coming(c)
-            for c, t in self._promised
-            if t.state is not TransferState.QUEUED and self.scene.is_online(t.source)
+            rooms.coming(c) for c, t in self._promised if not rooms.is_waiting(t) and self.scene.is_online(t.source)
         )
         room = rooms.free(self.scene) + freeing - running - rooms.spare(self.scene)
         need = Amount()
@@ -224,11 +230,13 @@ class Planner:
 
     # -- copies, and the rest ----------------------------------------------------------------------------------
 
-    def _migrate(self, cases: Iterable[Case]) -> None:
+    def _migrate(self, cases: Iterable[Case]) -> list[Case]:
+        """Copy what is due to the first cold tier; return the rest."""
+        rest: list[Case] = []
         short = 0
         for case in cases:
             is_due = UNUSED_FOR_MIGRATE.holds(case)
-            if case.cold is None and is_due:
+            if is_due and not case.is_premigrated:
                 destination = self.room.destination(case)
                 if destination is not None:
                     self.room.take(destination, case.s)
@@ -237,9 +245,38 @@ class Planner:
                     self._steps.append((case, step))
                     continue
                 short += 1
+            rest.append(case)
             self._kept[case.s.ref] = self._why_kept(case, is_due=is_due)
         if short:
             self._notes.append(f"{counted(short, 'cold snapshot')} cannot be copied: no cold tier can take them")
+
+        return rest
+
+    def _chain(self, on_flash: Iterable[Case]) -> None:
+        """Copy and release on the tiers below flash; what stays there is told when it will not."""
+        if not self.scene.between:
+            return
+        drawn = chains.Chains(self.scene, self.room)
+        for case in self._below:
+            dues = [chains.due_in_words(due, case) for due in chains.dues(case)]
+            if dues:
+                self._kept[case.s.ref] = f"{self._kept[case.s.ref]}; {listed(dues)}"
+        for case, step in drawn.steps(on_flash, self._below):
+            self._steps.append((case, step))
+            del self._kept[step.ref]
+        self._notes += drawn.notes
+
+    def _remove(self) -> None:
+        """What is left of deleted snapshots goes when it was kept for long enough."""
+        if not self.scene.view.orphans:
+            return
+        present = {s.ref for s in self.scene.view.snapshots}
+        for s in self.scene.view.orphans:
+            step = orphans.removal(self.scene, s)
+            if step is not None:
+                self._steps.append((self.scene.case(s), step))
+            elif s.ref not in present:
+                self._kept[s.ref] = orphans.why_kept(self.scene, s)
 
     def _why_kept(self, case: Case, *, is_due: bool) -> str:
         if case.cold is not None:

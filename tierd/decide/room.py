@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tierd.decide.scene import Case, Scene, is_leaving, is_let_go
 from tierd.model.plan import SnapshotView
-from tierd.model.tier import Tier, TierName
+from tierd.model.tier import Tier, TierKind, TierName
 from tierd.model.transfer import Transfer, TransferKind, TransferState
 from tierd.model.units import format_percent, format_size
 
@@ -15,7 +15,8 @@ _SPARE_BYTES = 1 << 30
 _SPARE_INODES = 10_000
 _UNLIMITED = 1 << 62
 """Inodes of a file system that makes them as it needs them."""
-_COPYING = frozenset({TransferState.QUEUED, TransferState.COPYING})
+_WAITING = frozenset({TransferState.QUEUED, TransferState.RESTORING})
+_COPYING = _WAITING | {TransferState.COPYING}
 _UNCOUNTED = _COPYING | {TransferState.VERIFYING}
 """States in which the catalog does not know the new copy yet, so that it does not count towards a set capacity."""
 
@@ -55,12 +56,13 @@ def copied(s: SnapshotView) -> Amount:
     return Amount(s.snapshot.size_bytes, s.snapshot.entries)
 
 
-def occupied(case: Case) -> Amount:
-    """What its copy on flash takes, and its release gives back."""
-    snapshot = case.s.snapshot
-    if case.scene.flash.capacity_bytes is not None:
+def occupied(case: Case, on: Tier | None = None) -> Amount:
+    """What its copy on a tier (flash where none is named) takes, and its release gives back."""
+    snapshot, tier = case.s.snapshot, on or case.scene.flash
+    if tier.capacity_bytes is not None or tier.kind is TierKind.S3:
         # Use against a set capacity is counted in apparent bytes of the copies known, not in blocks.
-        return Amount(case.flash.size_bytes if case.flash is not None else snapshot.size_bytes, snapshot.entries)
+        copy = case.s.on(tier.name)
+        return Amount(copy.size_bytes if copy is not None else snapshot.size_bytes, snapshot.entries)
     return Amount(snapshot.disk_bytes or snapshot.size_bytes, snapshot.entries)
 
 
@@ -76,24 +78,27 @@ def in_flight(scene: Scene, s: SnapshotView, t: Transfer) -> Amount:
     return Amount(max(0, t.bytes_total - t.bytes_done), max(0, s.snapshot.entries - t.files_done))
 
 
-# -- flash -------------------------------------------------------------------------------------------------
+# -- what leaves and what comes ---------------------------------------------------------------------------------
 
 
-def freeing(case: Case) -> Amount:
-    """What the live transfer of a snapshot is sure enough to give back on flash.
+def freeing(case: Case, on: Tier | None = None) -> Amount:
+    """What the live transfer of a snapshot is sure enough to give back on a tier (flash where none is named).
 
     One that is held, stopped, failing or waiting for an offline tier is not counted: others have to go instead.
     """
-    live = case.s.live
-    if live is None or not is_leaving(live) or live.source != case.scene.flash.name:
+    live, tier = case.s.live, on or case.scene.flash
+    if live is None or not is_leaving(live) or live.source != tier.name:
         return Amount()
     if is_let_go(case):
-        return occupied(case)
-    is_waiting = live.not_before is not None and live.not_before > case.now
+        return occupied(case, tier)
+    return occupied(case, tier) if is_sure(case, live) else Amount()
+
+
+def is_sure(case: Case, live: Transfer) -> bool:
+    """Whether nothing is known that keeps a live transfer from reaching its end soon."""
+    is_early = live.not_before is not None and live.not_before > case.now
     is_reachable = case.scene.is_online(live.source) and case.scene.is_online(live.destination)
-    if live.cancel_requested or live.is_paused or is_waiting or not is_reachable or case.holds:
-        return Amount()
-    return occupied(case)
+    return not (live.cancel_requested or live.is_paused or is_early or case.holds) and is_reachable
 
 
 def is_coming(case: Case) -> bool:
@@ -102,12 +107,17 @@ def is_coming(case: Case) -> bool:
     return live is not None and live.kind is TransferKind.RECALL and not live.cancel_requested
 
 
+def is_waiting(t: Transfer) -> bool:
+    """Whether it has not begun to copy: it waits in the queue, or for an archive class."""
+    return t.state in _WAITING
+
+
 def coming(case: Case) -> Amount:
     """What a recall of it will still take on flash: promised to whoever waits for it."""
     live = case.s.live
     if live is None or not is_coming(case):
         return Amount()
-    if live.state is TransferState.QUEUED:
+    if is_waiting(live):
         # What an earlier attempt left staged may not be usable any more.
         return Amount(live.bytes_total, case.s.snapshot.entries)
     return in_flight(case.scene, case.s, live)
@@ -126,12 +136,14 @@ def free(scene: Scene) -> Amount:
     return Amount(usage.free_bytes, inodes)
 
 
-def excess(scene: Scene) -> Amount:
-    """What must leave flash for its use to fall from above the high watermark to the low one; else nothing.
+def excess(scene: Scene, on: Tier | None = None) -> Amount:
+    """What must leave a tier (flash where none is named) for its use to fall from above the high watermark to the low
+    one; else nothing.
 
     Bytes and inodes are looked at apart: nothing leaves for the sake of the one that is not scarce.
     """
-    tier, usage = scene.flash, scene.usage(scene.flash.name)
+    tier = on or scene.flash
+    usage = scene.usage(tier.name)
 
     def over(used: int, capacity: int) -> int:
         return used - int(tier.low * capacity) if used > tier.high * capacity else 0
@@ -179,12 +191,12 @@ class Room:
 
     def destination(self, case: Case) -> TierName | None:
         """Where a new cold copy of it goes: home where that is cold, else the next slower tier that can take it."""
-        need = copied(case.s)
-        for tier in self._candidates(case):
-            left = self._left.get(tier.name)
-            if left is not None and need.fits(left):
-                return tier.name
-        return None
+        return next((tier.name for tier in self._candidates(case) if self.takes(tier, case.s)), None)
+
+    def takes(self, tier: Tier, s: SnapshotView) -> bool:
+        """Whether a tier is online, has no verified copy of it yet, and can take one."""
+        left = self._left.get(tier.name)
+        return left is not None and s.on(tier.name) is None and copied(s).fits(left)
 
     def take(self, name: TierName, s: SnapshotView) -> None:
         """A copy of it is planned there."""

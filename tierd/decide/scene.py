@@ -21,12 +21,14 @@ class Scene:
 
     Attributes:
         flash: the tier of rank 0; cold: the others, fastest first.
+        between: the cold tiers that have a colder one below them.
     """
 
     def __init__(self, view: View, now: datetime) -> None:
         self.view, self.now = view, now
         self.flash = view.flash_tier
         self.cold = tuple(sorted((t for t in view.tiers if t.rank > self.flash.rank), key=lambda t: t.rank))
+        self.between = self.cold[:-1]
         self._tiers = {t.name: t for t in view.tiers}
         self._ranks = {t.name: t.rank for t in self.cold}
 
@@ -103,6 +105,16 @@ class Case:
         return None if warmed_at is None else warmed_at + self.policy.min_residency
 
     @property
+    def is_premigrated(self) -> bool:
+        """Whether it has the cold copy that `migrate_after` asks for; tiers with an age of their own do not count."""
+        own = self.policy.migrate_after_to.keys() - {tier.name for tier in self.scene.cold[:1]}
+        if not own or self.cold is None:
+            return self.cold is not None
+        return any(
+            p.state is PlacementState.VERIFIED and p.tier not in own for p in self.s.placements if p != self.flash
+        )
+
+    @property
     def migrates_at(self) -> datetime | None:
         after = self.policy.migrate_after
         return None if after is None else self.accessed_at + after
@@ -145,11 +157,13 @@ class Case:
 
 
 def is_leaving(t: Transfer) -> bool:
-    """Whether a live transfer takes the flash copy away in the end."""
+    """Whether a live transfer takes the source's copy away in the end."""
     return t.kind is TransferKind.MIGRATE and t.release
 
 
 def is_let_go(case: Case) -> bool:
-    """Whether a live release has given the flash copy up already: it can only be finished, a hold comes too late."""
+    """Whether a live release has given its copy up already: it can only be finished, a hold comes too late."""
     live = case.s.live
-    return live is not None and is_leaving(live) and live.state is TransferState.RELEASING and case.flash is None
+    if live is None or not is_leaving(live) or live.state is not TransferState.RELEASING:
+        return False
+    return case.s.on(live.source) is None

@@ -23,8 +23,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from typing import Literal
 
-from tierd.errors import Corrupt, SourceBusy, SourceChanged, StorageError, TierdError
+from tierd.errors import Archived, Corrupt, SourceBusy, SourceChanged, StorageError, TierdError
 from tierd.model.effect import DropPlacement, Effect, MarkStale, PutPlacement, SetContent, SetRootInode, SetWarmed
 from tierd.model.placement import PlacementState
 from tierd.model.transfer import TransferKind, TransferState
@@ -363,26 +364,8 @@ class Carrier:
             if is_there and not leads_to(self.job, self.job.source):
                 self._advance(S.DONE, SetWarmed(at=self.clock()), message="it is on flash already")
                 return
-        if self.state in (S.QUEUED, S.RESTORING):
-            waiting = self._prepare_reading()
-            if waiting is not None:
-                self._wait(waiting)
-                return
-            self._advance(S.COPYING)
-        if self.state is S.COPYING:
-            try:
-                self._copy()
-            except StorageError as error:
-                if error.code != "archived":
-                    raise
-                # What was restored is readable for some days only, and this recall took longer, or was paused.
-                waiting = self._prepare_reading()
-                if waiting is None:
-                    raise
-                self._advance(S.QUEUED, message="archived again before all of it was read")
-                self._wait(waiting)
-                return
-            self._advance(S.VERIFYING)
+        if self.state in (S.QUEUED, S.RESTORING, S.COPYING) and not self._fetch():
+            return
         if self.state is S.VERIFYING:
             published = self._verify_and_publish()
             # Not "verified" yet: a warm is ready only once the path leads to the flash copy.
@@ -392,13 +375,33 @@ class Carrier:
         if self.state is S.COMMITTED:
             self._bring_home(published)
 
+    def _fetch(self) -> bool:
+        """Copy from a source that may have to be restored first; False: the transfer waits, and this attempt ends."""
+        if self.state is not S.COPYING:
+            waiting = self._prepare_reading()
+            if waiting is not None:
+                return self._wait(waiting)
+            self._advance(S.COPYING)
+        try:
+            self._copy()
+        except Archived:
+            # What was restored can be read for some days only; this recall took longer, or was paused.
+            waiting = self._prepare_reading()
+            if waiting is None:  # it could be read now: whatever this is, waiting does not help
+                raise
+            self._advance(S.QUEUED, message="archived again before all of it was read")
+            return self._wait(waiting)
+        self._advance(S.VERIFYING)
+        return True
+
     def _prepare_reading(self) -> Waiting | None:
         return self.source.prepare_reading(self.job.source.site, now=self.clock(), control=self.control)
 
-    def _wait(self, waiting: Waiting) -> None:
-        """End this attempt: the transfer holds no worker while it waits."""
+    def _wait(self, waiting: Waiting) -> Literal[False]:
+        """The transfer holds no worker while it waits."""
         self.desk.wait(self.state, waiting)
         self.state = S.RESTORING
+        return False
 
     def _bring_home(self, published: Published) -> None:
         """Switch the path to the flash copy; undo it when the cold copy was written to meanwhile.

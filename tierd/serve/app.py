@@ -81,7 +81,7 @@ def create_app(*, config: Config, catalog: Catalog, ports: Ports, clock: Clock =
 
 def _parts(config: Config, catalog: Catalog, ports: Ports, clock: Clock) -> Parts:
     views = Views(config, catalog, ports, clock)
-    look, finder = Look(views, ports), Finder(config, catalog, clock)
+    look, finder = Look(views, ports, clock), Finder(config, catalog, clock)
     metrics = registry(catalog, ports, views)
     return Parts(
         config=config,

@@ -12,8 +12,8 @@ from types import MappingProxyType
 from tierd.errors import NotFound
 from tierd.model.plan import SnapshotView
 
-Place = tuple[int, str]
-"""Where an item is in an order: a number, and its name to tell equals apart."""
+Place = tuple[int, str, int]
+"""Where an item is in an order: a number, its name to tell equals apart, and its id: orphans may share a name."""
 
 
 class Sort(StrEnum):
@@ -37,7 +37,7 @@ _NUMBER: Mapping[Sort, Callable[[SnapshotView], int]] = MappingProxyType(
 
 def place(s: SnapshotView, sort: Sort) -> Place:
     """The place of a snapshot in an order."""
-    return _NUMBER[sort](s), str(s.ref)
+    return _NUMBER[sort](s), str(s.ref), s.snapshot.id
 
 
 def encode(sort: Sort, last: Place) -> str:
@@ -53,9 +53,9 @@ def decode(cursor: str, sort: Sort) -> Place:
     """
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        made_for, number, name = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        if made_for == sort and type(number) is int and isinstance(name, str):
-            return number, name
+        made_for, number, name, snapshot_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        if made_for == sort and type(number) is type(snapshot_id) is int and isinstance(name, str):
+            return number, name, snapshot_id
     except (binascii.Error, ValueError, TypeError, RecursionError):
         pass  # told below, like a cursor that can be read and means nothing
     raise NotFound("there is no page at this cursor", hint="Start again without a cursor; keep the order the same.")

@@ -54,7 +54,8 @@ class Finder:
     def residency(self, s: SnapshotView) -> Residency:
         """Where the snapshot's bytes are."""
         recalling = s.live is not None and s.live.kind is TransferKind.RECALL
-        return residency(s.placements, flash=self._flash, recalling=recalling)
+        is_gone = s.snapshot.gone_at is not None
+        return residency(s.placements, flash=self._flash, recalling=recalling, is_gone=is_gone)
 
     def receipt(self, s: SnapshotView) -> Receipt:
         """The receipt of a snapshot.
@@ -98,7 +99,10 @@ class Finder:
         return next((p for p in s.placements if p.tier in self._flash and _is_complete(p)), None)
 
     def cold(self, s: SnapshotView) -> Placement | None:
-        return next((p for p in s.placements if p.tier not in self._flash and _is_complete(p)), None)
+        """The cold copy that its path leads to after a release: at home first, then the fastest."""
+        ranks = {t.name: t.rank for t in self._config.tiers}
+        cold = [p for p in s.placements if p.tier in ranks and p.tier not in self._flash and _is_complete(p)]
+        return min(cold, key=lambda p: (p.tier != s.dataset.home, ranks[p.tier]), default=None)
 
 
 def _is_complete(p: Placement) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
+from tierd.decide.orphans import kept_until
 from tierd.model.dataset import Dataset, SnapshotRef
 from tierd.model.event import Event
 from tierd.model.hold import Hold
@@ -16,10 +17,10 @@ from tierd.model.plan import Explanation, Plan, SnapshotView, Step, View
 from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import Transfer, TransferKind, TransferState
 from tierd.serve import schemas as out
-from tierd.serve.ports import Ports
+from tierd.serve.ports import Clock, Ports
 from tierd.serve.views import Views
 
-_STILL_COPYING = frozenset({TransferState.QUEUED, TransferState.COPYING})
+_STILL_COPYING = frozenset({TransferState.QUEUED, TransferState.RESTORING, TransferState.COPYING})
 
 
 def text_of(path: Path) -> str:
@@ -31,21 +32,21 @@ def reserved_bytes(transfers: Iterable[Transfer]) -> Mapping[TierName, int]:
     """Bytes that live transfers will still write, by the tier they go to."""
     reserved: defaultdict[TierName, int] = defaultdict(int)
     for t in transfers:
-        if t.is_live and t.state in _STILL_COPYING:
+        if t.is_live and t.state in _STILL_COPYING and t.kind is not TransferKind.REMOVE:
             reserved[t.destination] += max(0, t.bytes_total - t.bytes_done)
     return reserved
 
 
 def live_transfers(view: View) -> list[Transfer]:
     """The live transfers of a view, oldest first."""
-    return sorted((s.live for s in view.snapshots if s.live is not None), key=lambda t: t.id)
+    return sorted((s.live for s in (*view.snapshots, *view.orphans) if s.live is not None), key=lambda t: t.id)
 
 
 class Look:
-    """Renders values; needs the names of snapshots and the progress of transfers."""
+    """Renders values; needs the names of snapshots, the progress of transfers, and the time for what is left."""
 
-    def __init__(self, views: Views, ports: Ports) -> None:
-        self._views, self._ports = views, ports
+    def __init__(self, views: Views, ports: Ports, clock: Clock) -> None:
+        self._views, self._ports, self._clock = views, ports, clock
 
     def tiers(self, view: View) -> list[out.TierOut]:
         """All configured tiers, fastest first."""
@@ -86,6 +87,8 @@ class Look:
             episodes=known.episodes,
             warmed_at=known.warmed_at,
             is_settled=now - known.changed_at >= s.dataset.policy.settle_after,
+            gone_at=known.gone_at,
+            kept_until=kept_until(s),
             problem=known.problem,
             placements=[_placement(p) for p in s.placements],
             holds=[self.hold(h, known.ref) for h in s.holds if h.is_active(now)],
@@ -115,7 +118,9 @@ class Look:
             files_done=t.files_done if progress is None else progress.files_done,
             rate_bytes_per_s=None if progress is None else progress.rate_bytes_per_s,
             eta_s=self.eta_s(t),
-            step=(progress.step if progress is not None else "") or t.state.value,
+            step=(progress.step if progress is not None else "") or t.waits_for or t.state.value,
+            expected_at=t.expected_at,
+            restore_cost=t.restore_cost,
             is_paused=t.is_paused,
             cancel_requested=t.cancel_requested,
             created_at=t.created_at,
@@ -130,11 +135,15 @@ class Look:
         progress = self._ports.progress(t.id)
         if progress is not None and progress.eta_s is not None:
             return progress.eta_s
-        if t.kind is TransferKind.MIGRATE and t.state not in _STILL_COPYING:
+        if t.kind is TransferKind.REMOVE or (t.kind is TransferKind.MIGRATE and t.state not in _STILL_COPYING):
             return None
+        if t.state is TransferState.RESTORING and t.expected_at is None:
+            return None
+        waits_s = 0.0 if t.expected_at is None else max(0.0, (t.expected_at - self._clock()).total_seconds())
         done = t if progress is None else progress
         left_bytes, left_files = max(0, t.bytes_total - done.bytes_done), max(0, t.files_total - done.files_done)
-        return self._ports.estimate(t.source, t.destination, left_bytes, left_files)
+        copies_s = self._ports.estimate(t.source, t.destination, left_bytes, left_files)
+        return None if copies_s is None else waits_s + copies_s
 
     def hold(self, h: Hold, ref: SnapshotRef | None = None) -> out.LeaseOut:
         """A lease or a pin."""
@@ -188,7 +197,7 @@ def _tier(t: Tier, usage: TierUsage, reserved: int) -> out.TierOut:
         name=t.name,
         kind=t.kind,
         rank=t.rank,
-        root=text_of(t.root),
+        root=_root(t),
         is_online=usage.is_online,
         offline_reason=usage.offline_reason,
         capacity_bytes=usage.capacity_bytes,
@@ -203,6 +212,13 @@ def _tier(t: Tier, usage: TierUsage, reserved: int) -> out.TierOut:
         read_rate=t.read_rate,
         write_rate=t.write_rate,
     )
+
+
+def _root(t: Tier) -> str:
+    """Where the tier is, as people would write it."""
+    if t.s3 is None:
+        return text_of(t.root)
+    return f"s3://{t.s3.bucket}/{t.s3.prefix}" if t.s3.prefix else f"s3://{t.s3.bucket}"
 
 
 def _never_seen(name: TierName) -> TierUsage:
@@ -220,12 +236,19 @@ def _dataset(d: Dataset, snapshots: int, size_bytes: int) -> out.DatasetOut:
             settle_after_s=policy.settle_after.total_seconds(),
             migrate_after_s=None if policy.migrate_after is None else policy.migrate_after.total_seconds(),
             release_after_s=None if policy.release_after is None else policy.release_after.total_seconds(),
+            migrate_after_to_s=_seconds_by_tier(policy.migrate_after_to),
+            release_after_from_s=_seconds_by_tier(policy.release_after_from),
+            keep_deleted_s=None if policy.keep_deleted is None else policy.keep_deleted.total_seconds(),
             min_residency_s=policy.min_residency.total_seconds(),
             verify=policy.verify,
         ),
         snapshots=snapshots,
         size_bytes=size_bytes,
     )
+
+
+def _seconds_by_tier(ages: Mapping[TierName, timedelta | None]) -> dict[str, float | None]:
+    return {tier: None if age is None else age.total_seconds() for tier, age in ages.items()}
 
 
 def _placement(p: Placement) -> out.PlacementOut:

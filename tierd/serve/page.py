@@ -71,7 +71,8 @@ class Page:
 
     def _render(self, now: datetime) -> str:
         view, plan, look = self._views.recent(), self._views.plan(), self._look
-        newest_use_first = sorted(view.snapshots, key=lambda s: s.snapshot.accessed_at, reverse=True)
+        known = (*view.snapshots, *view.orphans)
+        newest_use_first = sorted(known, key=lambda s: s.snapshot.accessed_at, reverse=True)
         holds = sorted(
             ((h, s.ref) for s in view.snapshots for h in s.holds if h.is_active(now)), key=lambda held: held[0].id
         )
@@ -80,7 +81,7 @@ class Page:
             now=now,
             tiers=look.tiers(view),
             snapshots=[look.snapshot(s, view.residency(s), now) for s in newest_use_first[:_MAX_SNAPSHOTS]],
-            snapshots_total=len(view.snapshots),
+            snapshots_total=len(known),
             transfers=[look.transfer(t) for t in live],
             leases=[look.hold(h, ref) for h, ref in holds[:_MAX_LEASES]],
             leases_total=len(holds),

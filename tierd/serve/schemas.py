@@ -79,7 +79,11 @@ class Problem(Shape):
 
 
 class TierOut(Shape):
-    """A tier; when it is offline its sizes are the last known ones or 0. `reserved_bytes`: promised to transfers."""
+    """A tier; when it is offline its sizes are the last known ones or 0. `reserved_bytes`: promised to transfers.
+
+    `root`: a directory, or `s3://BUCKET/PREFIX`. `capacity_bytes` 0: it has no limit; then what is used are the bytes
+    of the copies known there.
+    """
 
     name: str
     kind: TierKind
@@ -105,9 +109,16 @@ class TiersOut(Shape):
 
 
 class PolicyOut(Shape):
+    """A dataset's policy. Ages of null: only under pressure; `…_to_s`, `…_from_s`: by tier, for those with an age of
+    their own. `keep_deleted_s` null: what is left of deleted snapshots is kept for ever.
+    """
+
     settle_after_s: float
     migrate_after_s: float | None
     release_after_s: float | None
+    migrate_after_to_s: dict[str, float | None]
+    release_after_from_s: dict[str, float | None]
+    keep_deleted_s: float | None
     min_residency_s: float
     verify: str
 
@@ -154,6 +165,10 @@ class LeasesOut(Shape):
 
 
 class TransferOut(Shape):
+    """A transfer. While it is `restoring`, `expected_at` is when an archive class should have made the copy readable;
+    `restore_cost` is what that was estimated to cost, in the currency of the source's prices.
+    """
+
     id: int
     ref: str
     kind: TransferKind
@@ -174,6 +189,8 @@ class TransferOut(Shape):
     rate_bytes_per_s: float | None
     eta_s: float | None
     step: str
+    expected_at: datetime | None
+    restore_cost: float | None
     is_paused: bool
     cancel_requested: bool
     created_at: datetime
@@ -186,6 +203,10 @@ class TransfersOut(Shape):
 
 
 class SnapshotOut(Shape):
+    """A snapshot. `gone_at`: when its owner deleted it; `kept_until`: from when on what is left of it may be removed,
+    null for never.
+    """
+
     ref: str
     dataset: str
     name: str
@@ -204,6 +225,8 @@ class SnapshotOut(Shape):
     episodes: int
     warmed_at: datetime | None
     is_settled: bool
+    gone_at: datetime | None
+    kept_until: datetime | None
     problem: str | None
     placements: list[PlacementOut]
     holds: list[LeaseOut]
@@ -234,6 +257,9 @@ class WarmIn(Body):
     holder: Holder | None = None
     request_key: RequestKey | None = None
     note: Note | None = None
+    restore: Annotated[
+        bool, Field(description="Have an archived copy restored first, for the time and money that the refusal names.")
+    ] = False
 
 
 class WarmOut(Shape):

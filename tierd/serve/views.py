@@ -87,7 +87,7 @@ class Views:
                 return last
             config = self._config
             view = self._catalog.view(config.tiers, config.datasets, self._ports.usage(), now=now)
-            refs = {s.snapshot.id: s.ref for s in view.snapshots}
+            refs = {s.snapshot.id: s.ref for s in (*view.snapshots, *view.orphans)}
             self._last = _Read(view=view, refs=refs, last_event_id=newest, at=now)
             return self._last
 

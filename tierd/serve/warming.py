@@ -8,11 +8,12 @@ from datetime import timedelta
 
 from tierd.catalog import Catalog
 from tierd.decide import admit
-from tierd.errors import Conflict, NotFound, Refused
+from tierd.decide.charges import restore_in_words
+from tierd.errors import Conflict, NotFound, Refused, RestoreNeeded
 from tierd.model.dataset import Snapshot, SnapshotRef
 from tierd.model.hold import Hold
-from tierd.model.plan import Action, Admission, SnapshotView, WarmAnswer
-from tierd.model.tier import TierName
+from tierd.model.plan import Action, Admission, Restore, SnapshotView, WarmAnswer
+from tierd.model.tier import TierKind, TierName
 from tierd.model.transfer import Transfer, TransferKind
 from tierd.serve.finding import Finder, Receipt, is_steady
 from tierd.serve.ports import Clock, Ports
@@ -24,13 +25,16 @@ WISH_PRIORITY = 10
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseWish:
-    """A lease somebody asks for. `request_key`: the same key renews the same lease."""
+    """A lease somebody asks for. `request_key`: the same key renews the same lease; `restore`: an archived copy may
+    be restored for it, which takes time and money.
+    """
 
     ref: SnapshotRef
     ttl: timedelta
     holder: str
     request_key: str | None = None
     note: str | None = None
+    restore: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,7 @@ class Warming:
         Raises:
             NotFound: no such snapshot.
             Refused: flash cannot hold it, or no copy can be reached.
+            RestoreNeeded: its copy is archived, and the wish does not ask for its restore.
         """
         lease = lease or self.lease(wish)
         try:
@@ -137,13 +142,17 @@ class Warming:
             if admission.answer is WarmAnswer.READY:
                 raise Conflict(f"{wish.ref} is just being changed", hint="Call again.")
             if admission.answer is WarmAnswer.REFUSED or source is None:
-                raise Refused(f"{wish.ref} cannot be warmed: {admission.reason}", hint=_refusal_hint(wish.ref))
-            warmed = self._recall(wish, lease, self._finder.find(wish.ref), source, reason=admission.reason)
+                hint = self._refusal_hint(wish.ref, source)
+                raise Refused(f"{wish.ref} cannot be warmed: {admission.reason}", hint=hint)
+            if admission.restore is not None and not wish.restore:
+                raise _restore_needed(wish.ref, admission.restore)
+            warmed = self._recall(wish, lease, self._finder.find(wish.ref), admission, source)
             self._make_room(wish.ref, admission)
         self._ports.wake()
         return warmed
 
-    def _recall(self, wish: LeaseWish, lease: Hold, s: SnapshotView, source: TierName, *, reason: str) -> Warmed:
+    def _recall(self, wish: LeaseWish, lease: Hold, s: SnapshotView, admission: Admission, source: TierName) -> Warmed:
+        restore, reason = admission.restore, admission.reason
         transfer, _ = self._catalog.enqueue(
             snapshot_id=s.snapshot.id,
             kind=TransferKind.RECALL,
@@ -154,9 +163,16 @@ class Warming:
             requested_by=wish.holder,
             bytes_total=s.snapshot.size_bytes,
             files_total=s.snapshot.files,
+            restore_cost=None if restore is None else restore.cost,
             now=self._clock(),
         )
         return Warmed(snapshot=s.snapshot, reason=reason, lease=lease, transfer=transfer)
+
+    def _refusal_hint(self, ref: SnapshotRef, source: TierName | None) -> str:
+        hint = f"`tierd explain {ref}` and `tierd status` show what takes the room"
+        if source is not None and self._finder.tier(source).kind is TierKind.POSIX:
+            hint += "; the cold copy can be read at its path"
+        return f"{hint}."
 
     def _make_room(self, ref: SnapshotRef, admission: Admission) -> None:
         """Queue the releases that the admission counted on, so that the recall need not wait for the planner."""
@@ -181,5 +197,8 @@ class Warming:
                 continue
 
 
-def _refusal_hint(ref: SnapshotRef) -> str:
-    return f"`tierd explain {ref}` and `tierd status` show what takes the room; the cold copy can be read at its path."
+def _restore_needed(ref: SnapshotRef, restore: Restore) -> RestoreNeeded:
+    return RestoreNeeded(
+        f"{ref} cannot be warmed at once: {restore_in_words(restore)}",
+        hint=f"Ask for the restore as well: `tierd warm {ref} --restore`, or `restore` = true in the request.",
+    )

@@ -92,7 +92,7 @@ def test_a_small_configuration_has_no_faults(offline: Check) -> None:
         (TIERS + "high = 90", "tiers[hdd].high", "more than 100 %", '"90%"'),
         (TIERS + "high = 1.2", "tiers[hdd].high", "more than 100 %", "%"),
         (TIERS + "low = 0", "tiers[hdd].low", "is zero", "above 0 %"),
-        (TIERS + "kind = 's3'", "tiers[hdd].kind", "'s3' is unknown", '"posix"'),
+        (TIERS + "kind = 'nfs'", "tiers[hdd].kind", "'nfs' is unknown", '"posix" or "s3"'),
         (TIERS + "low = '95%'", "tiers[hdd].low", "low (0.95) is not below high (0.9)", "leave a gap"),
         (TIERS + "high = '80%'", "tiers[hdd].high", "low (0.8) is not below high (0.8)", "leave a gap"),
         ("[api]\nsocket_mode = 666" + TIERS, "api.socket_mode", "666 is not a file mode", '"0666"'),

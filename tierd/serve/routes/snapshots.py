@@ -30,7 +30,11 @@ def snapshots(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[str, Field(max_length=2000)] | Absent = None,
 ) -> out.SnapshotsOut:
-    """Snapshots, at most a second old. `size` lists the largest first, `accessed` the one used last first."""
+    """Snapshots, at most a second old, and what is left of deleted ones (`orphaned`).
+
+    `size` lists the largest first, `accessed` the one used last first. A name may be listed more than once: the
+    present snapshot, and orphans that had the name before it.
+    """
     if dataset is not None and all(d.name != dataset for d in have.config.datasets):
         raise NotFound(f"no dataset {dataset!r} is configured", hint="/v1/datasets lists them.")
     after = None if cursor is None else cursors.decode(cursor, sort)
@@ -39,10 +43,11 @@ def snapshots(
     def is_wanted(s: SnapshotView) -> bool:
         return (dataset is None or s.dataset.name == dataset) and (residency is None or view.residency(s) is residency)
 
-    placed = sorted((cursors.place(s, sort), n) for n, s in enumerate(view.snapshots) if is_wanted(s))
+    known = (*view.snapshots, *view.orphans)
+    placed = sorted((cursors.place(s, sort), n) for n, s in enumerate(known) if is_wanted(s))
     rest = placed if after is None else [p for p in placed if p[0] > after]
     page = rest[:limit]
-    found = [view.snapshots[n] for _, n in page]
+    found = [known[n] for _, n in page]
     return out.SnapshotsOut(
         items=[have.look.snapshot(s, view.residency(s), now) for s in found],
         next_cursor=cursors.encode(sort, page[-1][0]) if len(rest) > limit else None,
@@ -83,5 +88,4 @@ def unpin(ref: Named, have: Have, _: Admin) -> Response:
 
 
 def _present(have: Parts, s: SnapshotView) -> out.SnapshotOut:
-    where = Residency.GONE if s.snapshot.gone_at is not None else have.finder.residency(s)
-    return have.look.snapshot(s, where, have.clock())
+    return have.look.snapshot(s, have.finder.residency(s), have.clock())

@@ -25,7 +25,7 @@ def status(have: Have, _: Reader) -> out.StatusOut:
     """The state of everything in short. Its counts are at most a second old."""
     view, now = have.views.recent(), have.clock()
     residencies = Counter({residency.value: 0 for residency in Residency})
-    residencies.update(view.residency(s).value for s in view.snapshots)
+    residencies.update(view.residency(s).value for s in (*view.snapshots, *view.orphans))
     kinds = Counter(h.kind for s in view.snapshots for h in s.holds if h.is_active(now))
     troubled = [s.snapshot for s in view.snapshots if s.snapshot.problem is not None]
     return out.StatusOut(

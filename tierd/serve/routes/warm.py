@@ -30,7 +30,9 @@ async def warm(request: Request, ref: Named, have: Have, caller: Warmer, body: o
     """Have the snapshot on flash and hold it there.
 
     `ready`: it is on flash, with a receipt. `accepted`: a transfer brings it; calls for the same snapshot join one
-    transfer, and each gets a lease. Refused with 507 if flash cannot hold it or no copy can be reached.
+    transfer, and each gets a lease. Refused with 507 if flash cannot hold it or no copy can be reached, and with 409
+    `restore_needed` if its copy is archived: the detail says how long the restore takes and what it costs, and the
+    same request with `restore` true begins it.
     """
     wish = _wish(ref, body or out.WarmIn(), caller.name)
     deadline = time.monotonic() + PATIENCE_S
@@ -61,6 +63,7 @@ def _wish(ref: SnapshotRef, body: out.WarmIn, caller: str) -> LeaseWish:
         holder=body.holder or caller,
         request_key=body.request_key,
         note=body.note,
+        restore=body.restore,
     )
 
 

@@ -24,6 +24,7 @@ from tierd.errors import SourceChanged, SourceGone
 from tierd.fs.walk import translated
 from tierd.model.s3 import ARCHIVE_CLASSES, S3Settings
 from tierd.storage.base import Waiting
+from tierd.storage.control import Control
 from tierd.storage.s3.bucket import Bucket, ObjectInfo
 from tierd.storage.s3.index import Object
 from tierd.storage.s3.lanes import Lanes, Patience
@@ -41,6 +42,7 @@ _LONGEST = timedelta(hours=48)
 """For a combination that is not known."""
 _DAY = timedelta(days=1)
 _MARGIN = timedelta(hours=12)
+"""What is archived again sooner than this (or a quarter of `restore_for`) might not be read until then."""
 _EXPIRY = re.compile('expiry-date="([^"]*)"')
 
 
@@ -71,7 +73,7 @@ def readiness(info: ObjectInfo, *, now: datetime, needed_until: datetime) -> Rea
 
 
 def make_readable(
-    bucket: Bucket, copy: str, objects: list[Object], note: Path, *, now: datetime, patience: Patience
+    bucket: Bucket, copy: str, objects: list[Object], note: Path, *, now: datetime, control: Control
 ) -> Waiting | None:
     """Have restored what cannot be read, or not for long enough; None when every object can be read.
 
@@ -85,7 +87,7 @@ def make_readable(
     """
     settings = bucket.settings
     margin = min(_MARGIN, settings.restore_for / 4)
-    found = _look_at(bucket, objects, lambda info: readiness(info, now=now, needed_until=now + margin), patience)
+    found = _look_at(bucket, objects, lambda info: readiness(info, now=now, needed_until=now + margin), control)
     archived, ongoing, expiring = (
         [item for item, state in found if state is wanted]
         for wanted in (Readiness.ARCHIVED, Readiness.RESTORING, Readiness.EXPIRING)
@@ -96,7 +98,7 @@ def make_readable(
         if archived or asked is None:
             asked = _Asked(copy=copy, at=now, expected_at=now + _takes(settings))
             asked.write(note)  # before it is asked: a crash in between loses a moment, not the time it takes
-    _ask_for(bucket, archived + expiring, patience)
+    _ask_for(bucket, archived + expiring, control)
     if asked is None:
         forget(note)
         return None
@@ -110,7 +112,7 @@ def forget(note: Path) -> None:
 
 
 def _look_at(
-    bucket: Bucket, objects: list[Object], judge: Callable[[ObjectInfo], Readiness], patience: Patience
+    bucket: Bucket, objects: list[Object], judge: Callable[[ObjectInfo], Readiness], control: Control
 ) -> list[tuple[Object, Readiness]]:
     found: list[tuple[Object, Readiness]] = []
 
@@ -125,23 +127,24 @@ def _look_at(
             raise SourceChanged(f"{item.key} in the bucket was replaced since it was verified")
         found.append((item, judge(info)))
 
-    patience.control.checkpoint("restore: look what can be read")
-    _do(bucket, objects, look, patience)
+    control.checkpoint("restore: look what can be read")
+    _do(bucket, objects, look, control)
     return found
 
 
-def _ask_for(bucket: Bucket, objects: list[Object], patience: Patience) -> None:
+def _ask_for(bucket: Bucket, objects: list[Object], control: Control) -> None:
     """Have objects restored; one that is being restored stays as it is, one that is readable stays so for longer."""
     if not objects:
         return
     settings = bucket.settings
     days = max(1, math.ceil(settings.restore_for / _DAY))
-    patience.control.checkpoint("restore: ask the store")
-    _do(bucket, objects, lambda item: bucket.restore(item.key, days=days, tier=settings.restore_tier), patience)
+    control.checkpoint("restore: ask the store")
+    _do(bucket, objects, lambda item: bucket.restore(item.key, days=days, tier=settings.restore_tier), control)
 
 
-def _do(bucket: Bucket, objects: list[Object], work: Callable[[Object], None], patience: Patience) -> None:
+def _do(bucket: Bucket, objects: list[Object], work: Callable[[Object], None], control: Control) -> None:
     """Do something with each object, several at a time."""
+    patience = bucket.on_wait = Patience(control)
     with Lanes(bucket.settings.connections, 0, patience) as lanes:
         for item in objects:
             lanes.run(lambda item=item: work(item))  # type: ignore[misc]

@@ -110,8 +110,8 @@ def delete_unused(bucket: Bucket, location: str, patience: Patience) -> None:
     for info in bucket.list(prefix):
         if bucket.head(layout.commit_key(info.key.removeprefix(prefix))) is not None:
             return
-    for key, upload in bucket.uploads(f"{location}/"):
-        bucket.abort(key, upload)
+    for upload in bucket.uploads(f"{location}/"):
+        bucket.abort(upload.key, upload.id)
     keys: list[str] = []
     for info in bucket.list(f"{location}/"):
         keys.append(info.key)

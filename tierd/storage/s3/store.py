@@ -68,12 +68,14 @@ class S3Storage:
     # -- copying in ----------------------------------------------------------------------------------------
 
     def prepare_reading(self, site: Site, *, now: datetime, control: Control) -> Waiting | None:
+        """See `Storage`. Only where the tier is of an archive class: elsewhere nobody was told of hours and money."""
         if not self.settings.is_archive:
             return None
         with contextlib.closing(self._cached(site)) as manifest:
-            copy, objects = manifest.meta["location"], Index(manifest).objects()
-        patience = self._patience(control)
-        return make_readable(self.bucket, copy, objects, self._note(site), now=now, patience=patience)
+            # Directories and links come from the manifest: the object with them is for people without tierd.
+            objects = [item for item in Index(manifest).objects() if item.kind != "tree"]
+            copy = manifest.meta["location"]
+        return make_readable(self.bucket, copy, objects, self._note(site), now=now, control=control)
 
     @contextlib.contextmanager
     def reading(self, site: Site) -> Iterator[Source]:
@@ -116,9 +118,9 @@ class S3Storage:
         if path.exists():
             with contextlib.suppress(Corrupt, NotFound), Manifest.open(path) as manifest:
                 known = {(upload.key, upload.id) for upload in Journal(manifest).all()}
-        for key, upload in self.bucket.uploads(f"{location}/"):
-            if (key, upload) not in known:
-                self.bucket.abort(key, upload)
+        for upload in self.bucket.uploads(f"{location}/"):
+            if (upload.key, upload.id) not in known:
+                self.bucket.abort(upload.key, upload.id)
 
     def _resume(self, upload: Begun, known: list[SentPart]) -> list[SentPart] | None:
         """The recorded parts of an upload that the store really has."""

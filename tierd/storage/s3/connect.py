@@ -1,0 +1,122 @@
+"""Connecting to a store: the boto3 client as tierd needs it, and where its credentials come from.
+
+The bulk transfer clients of boto3 are not used: s3transfer cannot resume, and the one of the AWS common runtime
+ignores `endpoint_url` and would send the data to AWS.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import hashlib
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.handlers
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from tierd.errors import Denied, StorageError
+from tierd.model.s3 import S3Settings
+from tierd.storage.s3.wire import Wait, make_patient
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+_CONNECT_S = 10.0
+_ANY_REGION = "us-east-1"
+"""What stores that know no regions expect to be signed for."""
+
+
+def connect(settings: S3Settings, wait: Wait) -> S3Client:
+    """A client for a tier's store; sends nothing yet. It may be used by several threads.
+
+    Args:
+        wait: called at least every 0.2 s while a request is under way; may raise to give it up.
+
+    Raises:
+        Denied: no credentials, or not readable. StorageError: the settings make no client.
+    """
+    try:
+        secrets = _read_credentials(settings)
+        session = boto3.session.Session(profile_name=None if secrets else settings.profile)
+        region = settings.region or session.region_name or _ANY_REGION
+        client: S3Client = session.client(
+            "s3",
+            endpoint_url=settings.endpoint,
+            region_name=region,
+            verify=str(settings.ca_bundle) if settings.ca_bundle else None,
+            config=_config(settings),
+            **secrets,
+        )
+    except BotoCoreError as error:
+        raise StorageError(
+            f"cannot prepare to talk to {place(settings)}: {error}",
+            hint="Correct the tier's endpoint, region and profile.",
+        ) from error
+    # It would cost a round trip per request, for bodies that tierd has in memory anyway.
+    client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
+    client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
+    make_patient(client, wait, settings.timeout_s)
+    return client
+
+
+def place(settings: S3Settings) -> str:
+    """The bucket and where it is, for messages: without what an endpoint's URL may hold of a password."""
+    if settings.endpoint is None:
+        where = f"AWS {settings.region}" if settings.region else "AWS"
+    else:
+        url = urlsplit(settings.endpoint)
+        where = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+    return f"bucket {settings.bucket} at {where}"
+
+
+def _config(settings: S3Settings) -> Config:
+    proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else None
+    return Config(
+        connect_timeout=min(_CONNECT_S, settings.timeout_s),
+        read_timeout=settings.timeout_s,
+        retries={"mode": "standard", "total_max_attempts": 1},  # tierd repeats by itself: progress, stop, deadline
+        max_pool_connections=settings.connections + 2,
+        tcp_keepalive=True,
+        proxies=proxies,
+        # The checksums are tierd's own, computed once: nothing is hashed again, and no body is sent in chunks.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": settings.addressing, "payload_signing_enabled": False},
+        user_agent_appid="tierd",
+    )
+
+
+def _read_credentials(settings: S3Settings) -> dict[str, str]:
+    """From the configured file alone; nothing where none is configured: then boto3 looks in the usual places.
+
+    Raises:
+        Denied
+    """
+    path = settings.credentials
+    if path is None:
+        return {}
+    parser = configparser.RawConfigParser()
+    name = settings.profile or "default"
+    hint = f"It is an AWS credentials file: [{name}], aws_access_key_id = …, aws_secret_access_key = …"
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+        found = parser[name]
+        secrets = {key: found[key] for key in ("aws_access_key_id", "aws_secret_access_key")}
+    except OSError as error:
+        raise Denied(f"cannot read the credentials file {path}: {error.strerror}", hint=hint) from error
+    except KeyError as error:
+        raise Denied(f"the credentials file {path} has no {error.args[0]!r}", hint=hint) from error
+    except (configparser.Error, UnicodeDecodeError):  # their text may quote a secret
+        raise Denied(f"the credentials file {path} cannot be understood", hint=hint) from None
+    if "aws_session_token" in found:
+        secrets["aws_session_token"] = found["aws_session_token"]
+    return secrets
+
+
+def _add_md5(params: dict[str, Any], **_: object) -> None:
+    """Older stores refuse to delete several objects by a request without this header."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()

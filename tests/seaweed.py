@@ -19,6 +19,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 ACCESS_KEY, SECRET_KEY, BUCKET = "tierd", "tierd-secret", "cold"
 _READY_S = 30.0
+_GRPC = 10_000
+"""It also listens on each of its ports plus this."""
 
 
 def weed_path() -> str:
@@ -85,10 +87,11 @@ class Seaweed:
     def start(self) -> Seaweed:
         """Start it and wait until it answers."""
         command = [
-            weed_path(), "mini", f"-dir={self.data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.port={self.s3}",
+            weed_path(), "-logtostderr", "mini", f"-dir={self.data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.port={self.s3}",
             f"-s3.config={self._config}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-master.port={self._master}",
             f"-volume.port={self._volume}", f"-filer.port={self._filer}", f"-admin.port={self._admin}",
-            "-webdav=false", "-admin.ui=false", "-master.telemetry=false", f"-bucket={BUCKET}",
+            "-webdav=false", "-admin.ui=false",
+            "-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock", "-master.telemetry=false", f"-bucket={BUCKET}",
         ]  # fmt: skip
         log = (self.data.parent / f"{self.data.name}.log").open("ab")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
@@ -131,5 +134,8 @@ class Seaweed:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
+            ports = {"s3": self.s3, "master": self._master, "volume": self._volume, "filer": self._filer}
+            for part, port in (ports | {"admin": self._admin}).items():  # where it puts these cannot be chosen
+                Path(f"/tmp/seaweedfs-{part}-grpc-{port + _GRPC}.sock").unlink(missing_ok=True)
 
     stop = kill  # a graceful stop takes seconds and proves nothing about tierd

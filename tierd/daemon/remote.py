@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from tierd.catalog import Catalog
 from tierd.errors import TierdError
 from tierd.model.tier import Tier, TierUsage
-from tierd.storage.s3.bucket import Bucket
-from tierd.storage.s3.store import establish_identity
+
+if TYPE_CHECKING:
+    from tierd.storage.s3.bucket import Bucket
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,10 @@ class Remote:
                 self._on_change()
 
     def _ask(self) -> None:
+        # Here, so that a daemon without such a tier does not load their libraries.
+        from tierd.storage.s3.bucket import Bucket
+        from tierd.storage.s3.store import establish_identity
+
         try:
             if self._bucket is None:
                 self._bucket = Bucket(self._settings)

@@ -8,15 +8,14 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from tierd.catalog import Catalog
-from tierd.errors import Interrupted, TierdError, TierOffline
 from tierd.daemon.remote import Remote
+from tierd.errors import Interrupted, TierdError, TierOffline
 from tierd.model.tier import Tier, TierKind, TierName, TierUsage
 from tierd.observe.usage import usage as measure_usage
+from tierd.storage.base import Storage
 from tierd.storage.control import Control
 from tierd.storage.posix.identity import establish_identity
-from tierd.storage.base import Storage
 from tierd.storage.posix.store import PosixStorage
-from tierd.storage.s3.store import S3Storage
 
 log = logging.getLogger(__name__)
 
@@ -116,4 +115,8 @@ class Tiers:
 
 
 def _open(tier: Tier, identity: str) -> Storage:
-    return S3Storage(tier.s3, identity) if tier.s3 is not None else PosixStorage(tier.root, identity)
+    if tier.s3 is None:
+        return PosixStorage(tier.root, identity)
+    from tierd.storage.s3.store import S3Storage  # its libraries take a while to load
+
+    return S3Storage(tier.s3, identity)

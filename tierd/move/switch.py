@@ -9,7 +9,6 @@ from tierd.move.job import Job, Place
 from tierd.storage.base import Storage
 from tierd.storage.posix.homepath import HomePath, Kind
 from tierd.storage.posix.store import PosixStorage, side_of
-from tierd.storage.s3.store import S3Storage
 
 
 def open_storage(place: Place) -> Storage:
@@ -18,6 +17,8 @@ def open_storage(place: Place) -> Storage:
         case TierKind.POSIX:
             return PosixStorage(place.tier.root, place.identity)
         case TierKind.S3:
+            from tierd.storage.s3.store import S3Storage  # its libraries take a while to load
+
             assert place.tier.s3 is not None
             return S3Storage(place.tier.s3, place.identity)
 

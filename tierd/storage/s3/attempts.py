@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from tierd.errors import Conflict, SourceGone, UploadGone
 from tierd.storage.s3.failures import DAMAGED, FAILURES, Subject, code_of, is_overload, is_transient, translate
 from tierd.storage.s3.meter import Meter
 from tierd.storage.s3.pace import Pace
@@ -14,6 +15,8 @@ from tierd.storage.s3.wire import STEP_S, Broken, Stopped, Wait
 
 T = TypeVar("T")
 _FIRST_S, _LONGEST_S = 0.2, 5.0
+_ANSWERS = (SourceGone, UploadGone, Conflict)
+"""What is no failure of the store."""
 _RESENDS = 3
 """Bodies that arrive damaged so often are damaged here, not on the way."""
 
@@ -93,8 +96,10 @@ class Attempts:
         longest = min(_LONGEST_S, _FIRST_S * 2.0 ** min(self._failures - 1, 10))
         pause = longest * random.uniform(0.5, 1.0)
         if not is_worth_while or now + pause - self._failing_since > self._patience_s:
-            self._meter.add(operation, errors=1)
-            raise translate(error, self.subject) from error
+            told = translate(error, self.subject)
+            if not isinstance(told, _ANSWERS):
+                self._meter.add(operation, errors=1)
+            raise told from error
         self._sleep(now + pause)
 
     def _sleep(self, until: float) -> None:

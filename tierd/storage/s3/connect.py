@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import configparser
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -21,16 +21,13 @@ from tierd.errors import Denied, StorageError
 from tierd.model.s3 import S3Settings
 from tierd.storage.s3.wire import Wait, make_patient
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3.client import S3Client
-
 _CONNECT_S = 10.0
 _ANY_REGION = "us-east-1"
 """What stores that know no regions expect to be signed for."""
 
 
-def connect(settings: S3Settings, wait: Wait) -> S3Client:
-    """A client for a tier's store; sends nothing yet. It may be used by several threads.
+def connect(settings: S3Settings, wait: Wait) -> Any:
+    """A boto3 client for a tier's store; sends nothing yet. It may be used by several threads.
 
     Args:
         wait: called at least every 0.2 s while a request is under way; may raise to give it up.
@@ -42,14 +39,15 @@ def connect(settings: S3Settings, wait: Wait) -> S3Client:
         secrets = _read_credentials(settings)
         session = boto3.session.Session(profile_name=None if secrets else settings.profile)
         region = settings.region or session.region_name or _ANY_REGION
-        client: S3Client = session.client(
-            "s3",
-            endpoint_url=settings.endpoint,
-            region_name=region,
-            verify=str(settings.ca_bundle) if settings.ca_bundle else None,
-            config=_config(settings),
+        chosen: dict[str, Any] = {
+            "endpoint_url": settings.endpoint,
+            "region_name": region,
+            "verify": str(settings.ca_bundle) if settings.ca_bundle else None,
+            "config": _config(settings),
             **secrets,
-        )
+        }
+        make: Any = session.client  # its types are an overload for each of 400 services
+        client = make("s3", **chosen)
     except BotoCoreError as error:
         raise StorageError(
             f"cannot prepare to talk to {place(settings)}: {error}",
@@ -73,20 +71,21 @@ def place(settings: S3Settings) -> str:
 
 
 def _config(settings: S3Settings) -> Config:
-    proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else None
-    return Config(
-        connect_timeout=min(_CONNECT_S, settings.timeout_s),
-        read_timeout=settings.timeout_s,
-        retries={"mode": "standard", "total_max_attempts": 1},  # tierd repeats by itself: progress, stop, deadline
-        max_pool_connections=settings.connections + 2,
-        tcp_keepalive=True,
-        proxies=proxies,
+    chosen: dict[str, Any] = {
+        "connect_timeout": min(_CONNECT_S, settings.timeout_s),
+        "read_timeout": settings.timeout_s,
+        "retries": {"mode": "standard", "total_max_attempts": 1},  # tierd repeats by itself: progress, stop, deadline
+        "max_pool_connections": settings.connections + 2,
+        "tcp_keepalive": True,
         # The checksums are tierd's own, computed once: nothing is hashed again, and no body is sent in chunks.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={"addressing_style": settings.addressing, "payload_signing_enabled": False},
-        user_agent_appid="tierd",
-    )
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+        "s3": {"addressing_style": settings.addressing, "payload_signing_enabled": False},
+        "user_agent_appid": "tierd",
+    }
+    if settings.proxy is not None:
+        chosen["proxies"] = {"http": settings.proxy, "https": settings.proxy}
+    return Config(**chosen)
 
 
 def _read_credentials(settings: S3Settings) -> dict[str, str]:

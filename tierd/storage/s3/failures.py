@@ -45,6 +45,15 @@ from tierd.storage.s3.wire import Broken
 FAILURES = (BotoCoreError, ClientError, Broken, http.client.HTTPException, OSError)
 """All that a request may raise, besides what a caller raises to stop it."""
 
+_NETWORK = (
+    HTTPClientError,
+    EndpointConnectionError,
+    ConnectTimeoutError,
+    ProxyConnectionError,
+    Broken,
+    http.client.HTTPException,
+    OSError,
+)
 _TRANSIENT = frozenset(
     {"RequestTimeout", "RequestTimeTooShort", "IncompleteBody", "ConditionalRequestConflict", "OperationAborted"}
 )
@@ -122,9 +131,7 @@ def is_transient(error: BaseException) -> bool:
         return "CERTIFICATE" not in str(error).upper() and "WRONG_VERSION" not in str(error).upper()
     if _cause(error, gaierror) is not None:
         return "temporary" in str(error).lower()
-    return isinstance(error, (HTTPClientError, EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)) or (
-        isinstance(error, (Broken, http.client.HTTPException, OSError))
-    )
+    return isinstance(error, _NETWORK)
 
 
 def translate(error: Exception, subject: Subject) -> TierdError:
@@ -200,7 +207,7 @@ def _skew(error: ClientError) -> float | None:
 
 def _wrong_region(error: ClientError, subject: Subject, text: str) -> TierdError:
     headers = _metadata(error).get("HTTPHeaders", {})
-    region = error.response.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")  # type: ignore[attr-defined]
+    region = error.response.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
     right = f": it is in {region}" if region else f" ({text})"
     hint = f'Set region = "{region}".' if region else "Correct the tier's `region`, or its `endpoint`."
     return TierOffline(f"{subject}: the bucket is in another region{right}", hint=hint)

@@ -44,7 +44,7 @@ def file_key(location: str, path: bytes, prefix: str) -> str | None:
     except UnicodeDecodeError:
         return None
     key = f"{location}/files/{text}"
-    if not text.isprintable() or len(prefix.encode()) + 1 + len(key.encode()) > _MAX_KEY:
+    if not text.isprintable() or "\\" in text or len(prefix.encode()) + 1 + len(key.encode()) > _MAX_KEY:
         return None
     return key
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tierd.errors import Corrupt, UploadGone
@@ -29,7 +30,7 @@ class Multipart(Requests):
         answer = self._attempts("begin", key).run(
             lambda: self._client.create_multipart_upload(**self._about(key), **said)
         )
-        return answer["UploadId"]
+        return str(answer["UploadId"])
 
     def upload_part(self, key: str, upload: str, number: int, data: Data, *, crc64nvme: str) -> Part:
         """Send a part (numbers count from 1).
@@ -110,7 +111,7 @@ class Multipart(Requests):
         """Every multipart upload under way below a prefix."""
         about: dict[str, Any] = {**self._common, "Prefix": self.key(prefix)}
         while True:
-            page = self._attempts("uploads", prefix).run(lambda: self._client.list_multipart_uploads(**about))
+            page = self._attempts("uploads", prefix).run(partial(self._client.list_multipart_uploads, **about))
             for item in page.get("Uploads", ()):
                 key = item["Key"].removeprefix(self._prefix)
                 yield UploadInfo(key=key, id=item["UploadId"], begun=item.get("Initiated"))

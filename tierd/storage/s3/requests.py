@@ -7,7 +7,7 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 from tierd.errors import Denied, SourceGone, StorageError, TierFull, TierOffline
@@ -20,9 +20,6 @@ from tierd.storage.s3.failures import Subject
 from tierd.storage.s3.meter import Meter
 from tierd.storage.s3.pace import Bandwidth, Pace
 from tierd.storage.s3.wire import Body, Data, Wait, stopping
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.client import S3Client
 
 PROBE = f"{layout.PRIVATE}/probe"
 _SAMPLE = b"tierd asks which checksums this store keeps"
@@ -45,7 +42,7 @@ class Requests:
         self._up, self._down = Bandwidth(), Bandwidth()
         self._prefix = f"{settings.prefix}/" if settings.prefix else ""
         self._wait = stopping(self._call)
-        self._client: S3Client = connect(settings, self._wait)
+        self._client: Any = connect(settings, self._wait)
         self._place = place(settings)
         self._deciding = threading.Lock()
         self._keeps_crc: bool | None = {"crc64nvme": True, "md5": False}.get(settings.checksum)

@@ -25,9 +25,9 @@ from functools import lru_cache
 from tierd.storage.manifest import Entry
 from tierd.storage.posix.metadata import unpack_xattrs
 
-BLOCK = 512
+_BLOCK = 512
 
-END = bytes(2 * BLOCK)
+END = bytes(2 * _BLOCK)
 """What comes after the last entry."""
 
 _FLAGS = {"f": b"0", "d": b"5", "l": b"2", "p": b"6", "c": b"3", "b": b"4"}
@@ -114,14 +114,14 @@ def data_size(entry: Entry, segments: Sequence[tuple[int, int]] | None = None) -
 
 def padding(size: int) -> bytes:
     """The zeros from `size` to the next multiple of 512."""
-    return bytes(-size % BLOCK)
+    return bytes(-size % _BLOCK)
 
 
 # -- blocks --------------------------------------------------------------------------------------------------
 
 
 def _ustar(name: bytes, owner: bytes, size: int, seconds: int, flag: bytes, target: bytes, device: bytes) -> bytes:
-    """A header block; what does not fit it is cut, or 0, and stands in a record. Large sizes are also here, in binary."""
+    """A header block; what does not fit is cut, or 0, and stands in a record. A large size is here too, in binary."""
     name, target = name[:_SHORT], target[:_SHORT]
     numbers = b"%b%011o\0" % (
         b"%011o\0" % size if size <= _MOST else b"\x80" + size.to_bytes(11),

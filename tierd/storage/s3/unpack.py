@@ -10,6 +10,7 @@ verification found wanting is fetched again.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import shutil
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import cast
 
 from tierd.errors import Corrupt, SourceGone
-from tierd.fs.linux import syncfs
+from tierd.fs.linux import allocate, syncfs
 from tierd.fs.walk import open_directory, show, translated
 from tierd.storage.base import CopyLimits
 from tierd.storage.control import Control
@@ -34,7 +35,7 @@ from tierd.storage.posix.metadata import write_refused
 from tierd.storage.posix.staged import empty_dropped, finish_directories, make_private, sweep_strangers
 from tierd.storage.posix.writing import keep_attributes, make_special
 from tierd.storage.s3.bucket import Bucket
-from tierd.storage.s3.fetch import LENGTH, OFFSET, PATH, SIZE, Chunks, Files, Range, ranges
+from tierd.storage.s3.fetch import LENGTH, OFFSET, PATH, SEGMENTS, SIZE, Chunks, Files, Range, ranges
 from tierd.storage.s3.lanes import Lanes, Patience
 from tierd.storage.s3.unpackworker import Places, UnpackWorker, attributes, clear
 
@@ -338,14 +339,14 @@ class _Unpack:
         if large is None:
             entry = self._known.find(path)
             assert entry is not None
-            large = self._large[path] = self._open_large(entry)
+            large = self._large[path] = self._open_large(entry, is_sparse=part.item[SEGMENTS] is not None)
         if all(chunk in large.done for chunk in range(part.first, part.last)):
             self._control.progress(bytes=part.size, files=0)
             self._note_chunks(large, part)
             return False
         return True
 
-    def _open_large(self, entry: Entry) -> _Large:
+    def _open_large(self, entry: Entry, *, is_sparse: bool) -> _Large:
         """The file in the tree: what an earlier attempt left of it, else a new one."""
         digests = self._known.chunks(entry.path)
         parent, _, name = entry.path.rpartition(b"/")
@@ -366,6 +367,8 @@ class _Unpack:
             finally:
                 os.close(directory)
             os.ftruncate(fd, entry.size)
+            if not is_sparse:
+                _reserve(fd, entry.size)
         except OSError as error:
             raise write_refused(error, show(entry.path)) from error
         return _Large(fd, entry, digests, done)
@@ -412,6 +415,7 @@ class _Unpack:
             return
         entry = large.entry
         try:
+            os.ftruncate(large.fd, entry.size)
             keep_attributes(large.fd, attributes(entry), entry.xattrs, ids=self._ids, created_mode=None)
         except OSError as error:
             raise write_refused(error, show(entry.path)) from error
@@ -434,3 +438,12 @@ class _Unpack:
                 hint="Restore that object from a version of the bucket, or use another copy.",
             ) from error
         self._lanes.tell((part, slot))
+
+
+def _reserve(fd: int, size: int) -> None:
+    """Reserve room where the file system can."""
+    try:
+        allocate(fd, size)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise

@@ -17,6 +17,7 @@ from tierd.storage.manifest import CHUNK, Entry
 from tierd.storage.posix.crew import Answer, Job
 from tierd.storage.posix.limits import Board
 from tierd.storage.posix.metadata import write_refused
+from tierd.storage.posix.rangecopy import go_direct, round_up, write_chunk
 from tierd.storage.posix.writing import Attributes, keep_attributes, write_all
 from tierd.storage.s3.fetch import LENGTH, OFFSET, SEGMENTS, Item
 from tierd.storage.s3.index import Segments, unpack_segments
@@ -90,7 +91,11 @@ class UnpackWorker:
         try:
             fd = os.open(name, _REOPEN, dir_fd=self._enter(parent))
             try:
-                _write_segments(fd, view, data)
+                if data == ((first * CHUNK, first * CHUNK + length),) and go_direct(fd):
+                    # Past the page cache; what lies behind the last byte is cut off when the file is finished.
+                    write_chunk(fd, self._memory[slot : slot + round_up(length)], first * CHUNK, length)
+                else:
+                    _write_segments(fd, view, data)
             finally:
                 os.close(fd)
         except OSError as error:

@@ -458,7 +458,8 @@ class _Upload:
         known = self._journal.find(full)
         number = known.number if known is not None else self._take_number()
         key = layout.file_key(self._location, full, self._settings.prefix)
-        kind = "file" if segments is None and not xattrs and key is not None else "solo"
+        is_plain = segments is None and not xattrs and not st.st_mode & 0o7000
+        kind = "file" if is_plain and key is not None else "solo"
         head = tail = b""
         if kind == "solo":
             key = layout.pack_key(self._location, number)
@@ -558,8 +559,14 @@ def _chunk_digests(views: list[memoryview]) -> Iterator[bytes]:
 
 def _metadata(st: os.stat_result) -> dict[str, str]:
     """What other programs restore of a file: the keys and forms that rclone uses (`rclone copy --metadata`)."""
-    seconds, nanos = divmod(st.st_mtime_ns, 1_000_000_000)
-    return {"mtime": f"{seconds}.{nanos:09}", "mode": f"{st.st_mode:o}", "uid": str(st.st_uid), "gid": str(st.st_gid)}
+    sign = "-" if st.st_mtime_ns < 0 else ""
+    seconds, nanos = divmod(abs(st.st_mtime_ns), 1_000_000_000)
+    return {
+        "mtime": f"{sign}{seconds}.{nanos:09}",
+        "mode": f"{st.st_mode:o}",
+        "uid": str(st.st_uid),
+        "gid": str(st.st_gid),
+    }
 
 
 def is_complete(staging: Path) -> bool:

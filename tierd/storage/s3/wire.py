@@ -14,7 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.awsrequest import (
     AWSHTTPConnection,
@@ -22,9 +22,6 @@ from botocore.awsrequest import (
     AWSHTTPSConnection,
     AWSHTTPSConnectionPool,
 )
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.client import S3Client
 
 Data = bytes | bytearray | memoryview
 Wait = Callable[[], None]
@@ -49,7 +46,7 @@ def stopping(wait: Wait) -> Wait:
     def call() -> None:
         try:
             wait()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  whatever it is, it is raised again
             raise Stopped(error) from None
 
     return call
@@ -135,32 +132,31 @@ class _Reader(io.RawIOBase):
         super().close()
 
 
-def make_patient(client: S3Client, wait: Wait, timeout_s: float) -> None:
-    """Let all connections of a client call `wait`; see `PatientSocket`."""
+def make_patient(client: Any, wait: Wait, timeout_s: float) -> None:
+    """Let all connections of a boto3 client call `wait`; see `PatientSocket`."""
 
     def wrap(connection: Any) -> None:
         if isinstance(connection.sock, socket.socket):  # not TLS within TLS, which is no socket
             connection.sock = PatientSocket(connection.sock, wait, timeout_s)
 
-    class Connection(AWSHTTPConnection):  # type: ignore[misc]  # botocore has no types
+    class Connection(AWSHTTPConnection):
         def connect(self) -> None:
             super().connect()
             wrap(self)
 
-    class SecureConnection(AWSHTTPSConnection):  # type: ignore[misc]
+    class SecureConnection(AWSHTTPSConnection):
         def connect(self) -> None:
             super().connect()
             wrap(self)
 
-    class Pool(AWSHTTPConnectionPool):  # type: ignore[misc]
+    class Pool(AWSHTTPConnectionPool):
         ConnectionCls = Connection
 
-    class SecurePool(AWSHTTPSConnectionPool):  # type: ignore[misc]
+    class SecurePool(AWSHTTPSConnectionPool):
         ConnectionCls = SecureConnection
 
     # botocore has no public way to choose the connections; its managers all look into this one mapping.
-    endpoint: Any = client._endpoint  # type: ignore[attr-defined]
-    endpoint.http_session._pool_classes_by_scheme.update(http=Pool, https=SecurePool)
+    client._endpoint.http_session._pool_classes_by_scheme.update(http=Pool, https=SecurePool)
 
 
 class Body:

@@ -24,6 +24,7 @@ from tierd.model.effect import DropPlacement, PutPlacement
 from tierd.model.observation import Measure
 from tierd.model.placement import PlacementState
 from tierd.model.policy import Policy
+from tierd.model.s3 import Counts
 from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import Transfer, TransferId, TransferKind, TransferState
 from tierd.serve import ApiServer, Progress, TrackerStatus, create_app
@@ -48,6 +49,7 @@ class FakePorts:
     is_fresh: bool = True
     is_scanned: bool = True
     rate: float | None = 1e9
+    requests: dict[TierName, dict[str, Counts]] = field(default_factory=dict)
     wakes: int = 0
 
     def usage(self) -> Mapping[TierName, TierUsage]:
@@ -55,6 +57,9 @@ class FakePorts:
 
     def progress(self, transfer_id: TransferId) -> Progress | None:
         return self.in_progress.get(transfer_id)
+
+    def asked(self) -> Mapping[TierName, Mapping[str, Counts]]:
+        return self.requests
 
     def tracker_status(self) -> TrackerStatus:
         return self.tracker

@@ -87,7 +87,8 @@ class Seaweed:
     def start(self) -> Seaweed:
         """Start it and wait until it answers."""
         command = [
-            weed_path(), "-logtostderr", "mini", f"-dir={self.data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.port={self.s3}",
+            weed_path(), "-logtostderr", "mini", f"-dir={self.data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            f"-s3.port={self.s3}",
             f"-s3.config={self._config}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-master.port={self._master}",
             f"-volume.port={self._volume}", f"-filer.port={self._filer}", f"-admin.port={self._admin}",
             "-webdav=false", "-admin.ui=false",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from tests.seaweed import Seaweed
 from tests.world import CLOUD, FLASH, HDD, Trap, World, digest_tree, is_done, s3_settings
 from tierd.model.placement import Residency
+from tierd.model.s3 import Counts
 from tierd.model.transfer import TransferKind
 
 
@@ -92,9 +94,7 @@ def test_the_hdd_copy_can_go_while_the_path_leads_to_flash(world: World) -> None
     snapshot = world.make()
     before = digest_tree(snapshot.path)
     for source, destination, release in ((FLASH, HDD, False), (FLASH, CLOUD, False), (HDD, CLOUD, True)):
-        order = world.order(
-            snapshot, TransferKind.MIGRATE, release=release, source=source, destination=destination
-        )
+        order = world.order(snapshot, TransferKind.MIGRATE, release=release, source=source, destination=destination)
         assert is_done(world.run(order))
     assert not snapshot.path.is_symlink()
     assert digest_tree(snapshot.path) == before
@@ -102,6 +102,43 @@ def test_the_hdd_copy_can_go_while_the_path_leads_to_flash(world: World) -> None
     assert world.has(snapshot, FLASH)
     assert world.has(snapshot, CLOUD)
     assert world.litter() == []
+
+
+def test_equal_content_is_uploaded_once_and_lives_as_long_as_one_of_its_copies(world: World) -> None:
+    first = world.make("v1", files=20)
+    subprocess.run(["cp", "-a", str(first.path), str(world.data / "v2")], check=True)
+    second = world.add("v2")
+    before = digest_tree(second.path)
+    assert is_done(world.migrate(first))
+    packs = [key for key in world.keys("ds/") if "/packs/" in key]
+    assert is_done(world.release(second))
+    assert [key for key in world.keys("ds/") if "/packs/" in key] == packs
+    # The first one is changed: its old copy, whose bytes the second one uses, is replaced.
+    (first.path / "f0").write_bytes(b"changed")
+    assert is_done(world.migrate(first))
+    assert is_done(world.recall(second))
+    assert digest_tree(second.path) == before
+
+
+def test_other_content_of_the_same_shape_is_uploaded(world: World) -> None:
+    first, second = world.make("v1"), world.make("v2")
+    before = digest_tree(second.path)
+    assert is_done(world.migrate(first))
+    assert is_done(world.release(second))
+    assert is_done(world.recall(second))
+    assert digest_tree(second.path) == before
+    assert world.litter() == []
+
+
+def test_requests_and_bytes_are_counted(world: World) -> None:
+    snapshot = world.make(files=20, size=10_000)
+    assert is_done(world.release(snapshot))
+    up = world.mover.asked()[CLOUD]
+    assert sum(count.bytes_up for count in up.values()) > 200_000
+    assert is_done(world.recall(snapshot))
+    down = world.mover.asked()[CLOUD]
+    assert down["get"].bytes_down > 200_000
+    assert down["get"].requests > up.get("get", Counts()).requests
 
 
 # -- crashes ---------------------------------------------------------------------------------------------------
@@ -126,4 +163,3 @@ def test_a_worker_killed_at_any_request_loses_nothing(world: World) -> None:
         if not trap.fired:
             return
     pytest.fail("the transfers never came to an end without a kill")
-

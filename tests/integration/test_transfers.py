@@ -355,7 +355,8 @@ def test_a_rotten_cold_file_is_not_brought_to_flash(world: World) -> None:
     manifest_path = frozen.private / "manifests" / f"{snapshot.key}.db"
     # A bit flips below the file system: the bytes differ, inode, size and times do not. Simulated by editing the
     # file and recording the new times as if they had been there all along.
-    cold.write_bytes(b"\0" + cold.read_bytes()[1:])
+    sound = cold.read_bytes()
+    cold.write_bytes(bytes([sound[0] ^ 1]) + sound[1:])
     os.utime(cold, ns=(st.st_atime_ns, st.st_mtime_ns))
     import sqlite3
 

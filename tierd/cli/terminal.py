@@ -124,6 +124,8 @@ _RESIDENCY_STYLES = {
     "resident": "green",
     "premigrated": "cyan",
     "migrated": "yellow",
+    "orphaned": "magenta",
+    "restoring": "yellow",
     "partial": "magenta",
     "gone": "red",
 }

@@ -25,6 +25,7 @@ from tierd.decide import plan
 from tierd.errors import ConfigError, Conflict, NotFound, TierdError
 from tierd.model.observation import TrackerStatus
 from tierd.model.plan import Action, Step
+from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
 from tierd.model.transfer import Progress, TransferId, TransferKind
 from tierd.move.mover import Mover
@@ -54,7 +55,7 @@ class Daemon:
         self.clock = clock
         self.catalog = Catalog.open(config.database)
         self.catalog.configure(config.tiers, config.datasets)
-        self.tiers = Tiers(config.tiers, self.catalog, self.clock, self._known_bytes)
+        self.tiers = Tiers(config.tiers, self.catalog, self.clock, self._known_bytes, on_change=self.wake)
         self.tracker = choose(config.observe, clock=self.clock)
         self.observer = Observer(
             config, self.catalog, self.tracker, self.clock, is_online=self.tiers.is_online, on_change=self.wake
@@ -111,6 +112,7 @@ class Daemon:
         self.mover.stop(_WORKER_STOP_S)
         self.observer.stop()
         self.sweeper.stop()
+        self.tiers.stop()
         self.catalog.add_event("daemon.stopped", now=self.clock(), message="stopped; transfers go on at the next start")
         self.catalog.close()
         log.info("stopped")
@@ -219,6 +221,9 @@ class Daemon:
 
     def progress(self, transfer_id: TransferId) -> Progress | None:
         return self.mover.progress(transfer_id)
+
+    def asked(self) -> Mapping[TierName, Mapping[str, Counts]]:
+        return self.mover.asked()
 
     def tracker_status(self) -> TrackerStatus:
         return self.tracker.status()

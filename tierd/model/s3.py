@@ -1,11 +1,15 @@
-"""What is configured of an S3 tier: where the bucket is, how objects are stored, and what it costs."""
+"""S3 tiers: where the bucket is, how objects are stored, what was asked of it, and what that costs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
+
+_FREE = frozenset({"delete", "abort"})
+_LIKE_GET = frozenset({"get", "head"})
+_GIB = 1 << 30
 
 ARCHIVE_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes whose objects must be restored, for money and hours, before they can be read."""
@@ -90,3 +94,47 @@ class S3Settings:
     def is_archive(self) -> bool:
         """Whether objects must be restored before they can be read."""
         return self.storage_class in ARCHIVE_CLASSES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Of one operation.
+
+    Attributes:
+        requests: sent, repetitions included; retries: of these, sent again after a failure.
+        errors: operations given up.
+        bytes_up, bytes_down: of bodies.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    errors: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+
+def total(several: Iterable[Mapping[str, Counts]]) -> dict[str, Counts]:
+    """The counts of several meters together."""
+    found: dict[str, Counts] = {}
+    for counts in several:
+        for operation, count in counts.items():
+            found[operation] = found.get(operation, Counts()) + count
+    return found
+
+
+def money(counts: Mapping[str, Counts], prices: Prices) -> float | None:
+    """About what the requests and the bytes read cost, in `prices.currency`; None where a price is missing."""
+    puts = sum(c.requests for name, c in counts.items() if name not in _FREE | _LIKE_GET)
+    gets = sum(c.requests for name, c in counts.items() if name in _LIKE_GET)
+    gib_down = sum(c.bytes_down for c in counts.values()) / _GIB
+    charges = [(puts / 1000, prices.put), (gets / 1000, prices.get)]
+    charges += [(gib_down, prices.egress), (gib_down, prices.retrieval)]
+    cost = 0.0
+    for amount, price in charges:
+        if amount and price is None:
+            return None
+        cost += amount * (price or 0.0)
+    return cost

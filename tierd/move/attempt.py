@@ -18,7 +18,7 @@ from tierd.catalog import Catalog
 from tierd.errors import Interrupted, TierdError
 from tierd.model.transfer import TransferState
 from tierd.move.job import Job
-from tierd.move.messages import Advance, Ended, LetGo, Message, Report, Request, Wait
+from tierd.move.messages import Advance, Asked, Ended, LetGo, Message, Report, Request, Wait
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ class Attempt:
         self.copied_bytes = 0
         self.copied_files = 0
         self.copy_seconds = 0.0
+        self.asked: Asked = {}
         self._catalog = catalog
         self._clock = clock
         self._on_end = on_end
@@ -120,6 +121,7 @@ class Attempt:
             message: Message = connection.recv()
             if isinstance(message, Ended):
                 connection.send(None)
+                self.asked = message.asked
                 return Outcome(state=message.state, error=message.error)
             try:
                 self._answer(message)
@@ -181,6 +183,7 @@ class Attempt:
 
     def _note(self, report: Report) -> None:
         at = time.monotonic()
+        self.asked = report.asked
         if report.step != self.step:
             self._samples.clear()
         self.step, self.bytes_done, self.files_done = report.step, report.bytes_done, report.files_done

@@ -4,12 +4,18 @@ name in every other process.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tierd.errors import TierdError
 from tierd.model.effect import Effect
+from tierd.model.s3 import Counts
+from tierd.model.tier import TierName
 from tierd.model.transfer import TransferState
 from tierd.storage.base import Waiting
+
+Asked = Mapping[TierName, Mapping[str, Counts]]
+"""Requests made of each store in this attempt so far, by operation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,7 @@ class Report:
     step: str
     bytes_done: int
     files_done: int
+    asked: Asked = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,7 @@ class Ended:
 
     state: TransferState
     error: TierdError | None
+    asked: Asked = field(default_factory=dict)
 
 
 Request = Advance | LetGo | Report | Wait

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -18,11 +18,13 @@ from tierd.config import Config
 from tierd.errors import Held, IllegalTransition, Interrupted, NotFound, TierdError
 from tierd.model.dataset import SnapshotId
 from tierd.model.placement import PlacementState
+from tierd.model.s3 import Counts, total
 from tierd.model.tier import TierName, TierUsage
 from tierd.model.transfer import Progress, Transfer, TransferId, TransferKind, TransferState
 from tierd.model.units import format_size
 from tierd.move.attempt import Attempt, Outcome
 from tierd.move.job import Job, Place
+from tierd.move.messages import Asked
 from tierd.move.rates import Rates
 from tierd.storage.base import Site
 
@@ -74,6 +76,7 @@ class Mover:
         self._crashed: dict[TransferId, tuple[int, datetime]] = {}
         self._quiet: list[tuple[datetime, SnapshotId]] = []
         self._is_stopping = False
+        self._asked: dict[TierName, dict[str, Counts]] = {}
         self.rates = Rates()
         self.rates.remember(catalog.transfers(limit=100))
 
@@ -108,7 +111,8 @@ class Mover:
             if state is None or not state.is_online:
                 self._waiting[transfer.id] = f"waiting for tier {name}"
                 return False
-        if transfer.state is TransferState.QUEUED and not self._needs_no_copy(transfer):
+        is_before_copy = transfer.state in (TransferState.QUEUED, TransferState.RESTORING)
+        if is_before_copy and not self._needs_no_copy(transfer):
             there = usage[transfer.destination]
             spare = min(_SPARE_BYTES, there.capacity_bytes // 100)
             missing = transfer.bytes_total + spare - there.free_bytes
@@ -118,6 +122,8 @@ class Mover:
         return True
 
     def _needs_no_copy(self, transfer: Transfer) -> bool:
+        if transfer.kind is TransferKind.REMOVE:
+            return True
         return transfer.kind is TransferKind.MIGRATE and any(
             p.tier == transfer.destination and p.state is PlacementState.VERIFIED
             for p in self._catalog.placements(transfer.snapshot_id)
@@ -197,6 +203,7 @@ class Mover:
         finally:
             with self._lock:
                 self._running.pop(transfer.id, None)
+                self._asked = _sum([self._asked, attempt.asked])
                 self._quiet.append((self._clock() + _SUPPRESS_AFTER, transfer.snapshot_id))
             self._on_end()
 
@@ -283,6 +290,11 @@ class Mover:
             return None
         return Progress(bytes_done=0, files_done=0, rate_bytes_per_s=None, eta_s=None, step=waiting)
 
+    def asked(self) -> Mapping[TierName, Mapping[str, Counts]]:
+        """Requests that transfers made of each store since the start, by operation."""
+        with self._lock:
+            return _sum([self._asked, *(attempt.asked for attempt in self._running.values())])
+
     def live_keys(self) -> set[str]:
         """Keys of transfers whose staging areas and trash must be left alone by a sweep."""
         return {t.key for t in self._catalog.transfers(live_only=True, limit=100_000)}
@@ -304,3 +316,8 @@ class Mover:
         for attempt in attempts:
             attempt.kill()
             attempt.join(1.0)
+
+
+def _sum(several: Sequence[Asked]) -> dict[TierName, dict[str, Counts]]:
+    names = {name for asked in several for name in asked}
+    return {name: total(asked.get(name, {}) for asked in several) for name in names}

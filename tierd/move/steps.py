@@ -31,6 +31,7 @@ from tierd.model.placement import PlacementState
 from tierd.model.transfer import TransferKind, TransferState
 from tierd.move.control import DeskControl
 from tierd.move.job import Desk, Job, Place
+from tierd.move.messages import Asked
 from tierd.move.switch import home_inode, home_path, lead_to, leads_elsewhere, leads_to, open_storage
 from tierd.storage.base import CopyLimits, Leases, Published, Storage, Tree, Waiting
 from tierd.storage.manifest import Manifest, Side
@@ -76,6 +77,14 @@ class Carrier:
                 self._recall()
             case TransferKind.REMOVE:
                 self._remove()
+
+    def asked(self) -> Asked:
+        """What the stores of both tiers were asked so far."""
+        both = {
+            self.job.source.tier.name: self.source.asked(),
+            self.job.destination.tier.name: self.destination.asked(),
+        }
+        return {name: counts for name, counts in both.items() if counts}
 
     def undo(self) -> None:
         """The transfer ends without success: remove an unfinished copy. Never touches a copy in place."""
@@ -344,6 +353,7 @@ class Carrier:
     def _remove(self) -> None:
         """Delete a copy of a snapshot whose owner deleted it; the catalog refuses when that is not so any more."""
         here = self.job.source
+        self.control.checkpoint("remove")
         if self.state is S.QUEUED:
             self._advance(S.RELEASING)
         if here.placement is not None and here.placement.state is not PlacementState.PARTIAL:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from typing import Any
@@ -21,7 +22,7 @@ from tierd.fs.walk import translate
 from tierd.model.effect import Effect
 from tierd.model.transfer import TransferState
 from tierd.move.job import Job
-from tierd.move.messages import Advance, Ended, LetGo, Message, Report, Wait
+from tierd.move.messages import Advance, Asked, Ended, LetGo, Message, Report, Wait
 from tierd.move.steps import Carrier
 from tierd.storage.base import Waiting
 
@@ -35,6 +36,7 @@ class RemoteDesk:
 
     def __init__(self, connection: Connection[Any, Any]) -> None:
         self._connection = connection
+        self.asked: Callable[[], Asked] = dict
 
     def _ask(self, message: Message) -> None:
         try:
@@ -62,10 +64,10 @@ class RemoteDesk:
         self._ask(LetGo())
 
     def report(self, step: str, *, bytes_done: int, files_done: int) -> None:
-        self._ask(Report(step=step, bytes_done=bytes_done, files_done=files_done))
+        self._ask(Report(step=step, bytes_done=bytes_done, files_done=files_done, asked=self.asked()))
 
     def end(self, state: TransferState, error: TierdError | None) -> None:
-        self._ask(Ended(state=state, error=error))
+        self._ask(Ended(state=state, error=error, asked=self.asked()))
 
 
 def lower_priority(settings: MoverConfig) -> None:
@@ -77,6 +79,7 @@ def lower_priority(settings: MoverConfig) -> None:
 def carry(job: Job, desk: RemoteDesk) -> None:
     """Run one attempt and tell the desk how it ended."""
     carrier = Carrier(job, desk, lambda: datetime.now(UTC))
+    desk.asked = carrier.asked
     error: TierdError | None = None
     try:
         carrier.run()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
@@ -19,7 +19,8 @@ from tierd import __version__
 from tierd.catalog import Catalog, CatalogCounts
 from tierd.model.placement import Residency
 from tierd.model.plan import View
-from tierd.model.tier import Tier, TierUsage
+from tierd.model.s3 import Counts, Prices, money
+from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import LIVE, TransferKind, TransferState
 from tierd.serve.look import live_transfers, reserved_bytes
 from tierd.serve.ports import Ports
@@ -63,6 +64,7 @@ class TierdCollector:
         yield from _transfers(counts)
         yield from self._holds(counts)
         yield from self._tracking()
+        yield from _stores(view, self._ports.asked())
 
     def _holds(self, counts: CatalogCounts) -> Iterator[Metric]:
         yield GaugeMetricFamily("tierd_leases", "Leases that have not ended.", value=counts.leases)
@@ -167,11 +169,40 @@ def _tiers(view: View) -> Iterator[Metric]:
     yield family("low_watermark_ratio", "Used share at which release ends.", lambda t: t.low)
 
 
+def _stores(view: View, asked: Mapping[TierName, Mapping[str, Counts]]) -> Iterator[Metric]:
+    """What transfers asked of S3 tiers since the daemon started."""
+    by_operation = ("tier", "operation")
+    requests = CounterMetricFamily("tierd_store_requests", "Requests sent, repetitions included.", labels=by_operation)
+    retries = CounterMetricFamily("tierd_store_retries", "Requests sent again after a failure.", labels=by_operation)
+    errors = CounterMetricFamily("tierd_store_errors", "Operations given up.", labels=by_operation)
+    moved = CounterMetricFamily("tierd_store_bytes", "Bytes of bodies.", labels=("tier", "direction"))
+    cost = GaugeMetricFamily(
+        "tierd_store_estimated_cost",
+        "What these requests and bytes cost by the configured prices, storage left out; absent without prices.",
+        labels=("tier", "currency"),
+    )
+    for tier in (t for t in view.tiers if t.s3 is not None):
+        counts = asked.get(tier.name, {})
+        for operation, count in counts.items():
+            requests.add_metric((tier.name, operation), count.requests)
+            retries.add_metric((tier.name, operation), count.retries)
+            errors.add_metric((tier.name, operation), count.errors)
+        everything = sum(counts.values(), Counts())
+        moved.add_metric((tier.name, "up"), everything.bytes_up)
+        moved.add_metric((tier.name, "down"), everything.bytes_down)
+        prices = tier.s3.prices if tier.s3 is not None else Prices()
+        estimate = money(counts, prices)
+        if estimate is not None and prices != Prices():
+            cost.add_metric((tier.name, prices.currency), estimate)
+    yield from (requests, retries, errors, moved, cost)
+
+
 def _snapshots(view: View) -> Iterator[Metric]:
-    named = set(sorted({s.dataset.name for s in view.snapshots})[:DATASETS])
+    everything = (*view.snapshots, *view.orphans)
+    named = set(sorted({s.dataset.name for s in everything})[:DATASETS])
     number: defaultdict[tuple[str, Residency], int] = defaultdict(int)
     size: defaultdict[tuple[str, Residency], int] = defaultdict(int)
-    for s in view.snapshots:
+    for s in everything:
         key = (s.dataset.name if s.dataset.name in named else OTHERS, view.residency(s))
         number[key] += 1
         size[key] += s.snapshot.size_bytes

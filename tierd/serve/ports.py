@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from tierd.model.observation import TrackerStatus
+from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
 from tierd.model.transfer import Progress, TransferId
 
@@ -28,6 +29,9 @@ class Ports(Protocol):
 
     def progress(self, transfer_id: TransferId) -> Progress | None:
         """The progress of a transfer that a worker carries out now; None for every other."""
+
+    def asked(self) -> Mapping[TierName, Mapping[str, Counts]]:
+        """Requests that transfers made of each store since the start, by operation."""
 
     def tracker_status(self) -> TrackerStatus:
         """The state of access tracking."""

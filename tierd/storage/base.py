@@ -13,13 +13,14 @@ Contract, for every driver:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
+from tierd.model.s3 import Counts
 from tierd.storage.control import Control
 from tierd.storage.manifest import Manifest, Side
 
@@ -101,6 +102,9 @@ class Storage(Protocol):
     @property
     def kept(self) -> Collection[str]:
         """Where `publish` put stale copies that somebody had written to."""
+
+    def asked(self) -> Mapping[str, Counts]:
+        """Requests made of a store so far, by operation; empty for a tier that is asked nothing."""
 
     def attach(self) -> None:
         """Check the identity and make the private directories.

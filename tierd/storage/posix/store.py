@@ -20,7 +20,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from tierd.errors import Corrupt, Denied, SourceBusy, SourceChanged, SourceGone,
 from tierd.fs.linux import rename_exchange, rename_noreplace
 from tierd.fs.walk import open_root, show, translate, translated
 from tierd.model.dataset import SnapshotRef
+from tierd.model.s3 import Counts
 from tierd.storage.base import CopyLimits, Leases, Published, Site, Source, Tree
 from tierd.storage.control import Control, Unlimited
 from tierd.storage.manifest import Manifest, Side, delete_manifest
@@ -58,6 +59,9 @@ class PosixStorage:
         self.private = root / PRIVATE
         self.kept: list[str] = []
         """Where `publish` put stale copies that somebody had written to."""
+
+    def asked(self) -> Mapping[str, Counts]:
+        return {}
 
     def attach(self) -> None:
         check_identity(self.root, self.identity)
@@ -148,7 +152,8 @@ class PosixStorage:
             if root is None:
                 raise Corrupt(f"the staged copy of {site.dataset}/{site.name} was never verified")
             location = self._choose_location(transfer_key, site, manifest.meta.get("location"), root.inode)
-            manifest.set_meta({"location": location, "transfer": transfer_key, "side": "copy"})
+            named = {"dataset": site.dataset, "name": site.name}
+            manifest.set_meta({"location": location, "transfer": transfer_key, "side": "copy", **named})
             target = self.private / "aside" / site.snapshot_key if site.home_path is not None else self.root / location
             self._place(staging / TREE, target, root.inode, transfer_key, site)
             totals = manifest.totals()
@@ -335,7 +340,9 @@ class PosixStorage:
         with translated(str(part)):
             delete_manifest(part)
             copy = manifest.copy_to(part)
-            copy.set_meta({"side": side})
+            # Whoever has nothing but this tier learns from it whose tree this is, and where it lies.
+            named = {"dataset": site.dataset, "name": site.name}
+            copy.set_meta({"side": side, "location": site.location, **named})
             copy.close()
             self._close_journal(site)
             part.rename(path)

@@ -99,9 +99,8 @@ class Bucket(Multipart):
 
     def head(self, key: str) -> ObjectInfo | None:
         """What the store says of an object, its checksum included; None when there is none."""
-        about = {**self._about(key), "ChecksumMode": "ENABLED"}
         try:
-            answer = self._attempts("head", key).run(lambda: self._client.head_object(**about))
+            answer = self._look_at(key)
         except SourceGone:
             return None
         is_whole = answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT"

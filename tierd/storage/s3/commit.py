@@ -24,10 +24,12 @@ from tierd.storage.s3.stream import complete
 FORMAT = 1
 _LEVEL = 3
 _HELP = (
-    "This is a copy of a dataset snapshot, made by tierd. To have it back without tierd, in an empty directory: "
-    "1. download everything below files/ (for example: rclone copy --metadata REMOTE:BUCKET/.../files .); "
-    "2. download packs/*.tar and unpack them in the order of their names, tree.tar last "
-    "(tar --xattrs --xattrs-include='*' --acls -xpf PACK, as root)."
+    "This is a copy of a dataset snapshot, made by tierd. To have it back without tierd, in an empty directory, as "
+    "root: 1. download everything below DATA/files/, DATA being what `data` says here "
+    "(rclone copy --metadata REMOTE:BUCKET/PREFIX/DATA/files . ; then take away what rclone notes on files: "
+    "find . -type f -exec setfattr -x user.content-type {} + -exec setfattr -x user.tier {} + ); "
+    "2. download DATA/packs/*.tar and unpack them in the order of their names, tree.tar last "
+    "(tar --xattrs --xattrs-include='*' --acls -xpf PACK)."
 )
 
 

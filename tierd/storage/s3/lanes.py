@@ -71,6 +71,7 @@ class Lanes:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join()
+        self._stop.clear()  # the same patience may serve another crew
 
     # -- the caller's thread ---------------------------------------------------------------------------
 
@@ -159,7 +160,7 @@ class Lanes:
             try:
                 if not self._stop.is_set():
                     job()
-            except BaseException as error:  # raised again in the caller's thread
+            except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
                 if self._failure is None:
                     self._failure = error
                 self._stop.set()

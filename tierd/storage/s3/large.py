@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from blake3 import blake3
+
 from tierd.errors import SourceChanged
 from tierd.fs.walk import show, translate
 from tierd.storage.manifest import CHUNK
@@ -55,7 +57,8 @@ class LargeFile:
     def stamp(self) -> str:
         """The state of the file, and how it is cut: parts of another state or cut are of no use."""
         st = self.status
-        return f"{st.st_ino}:{st.st_size}:{st.st_mtime_ns}:{st.st_ctime_ns}:{self.kind}:{len(self.head)}"
+        head = blake3(self.head).hexdigest(length=8)  # with the map of a sparse file
+        return f"{st.st_ino}:{st.st_size}:{st.st_mtime_ns}:{st.st_ctime_ns}:{self.kind}:{head}"
 
     @property
     def data_bytes(self) -> int:

@@ -124,10 +124,26 @@ class Requests:
             self._discard(probe)
 
     def _has_crc(self, key: str) -> bool:
-        answer = self._attempts("head", key).run(
-            lambda: self._client.head_object(ChecksumMode="ENABLED", **self._about(key))
-        )
-        return "ChecksumCRC64NVME" in answer
+        return "ChecksumCRC64NVME" in self._look_at(key)
+
+    def _look_at(self, key: str) -> Any:
+        """The store's answer to HEAD.
+
+        Raises:
+            SourceGone
+        """
+        try:
+            return self._attempts("head", key).run(
+                lambda: self._client.head_object(ChecksumMode="ENABLED", **self._about(key))
+            )
+        except TierOffline:
+            raise
+        except StorageError:
+            # An answer to HEAD has no body: the same question is put so that the store can say what is wrong.
+            self._attempts("head", key).run(lambda: self._client.get_object(Range="bytes=0-0", **self._about(key)))[
+                "Body"
+            ].close()
+            raise
 
     def _discard(self, key: str) -> None:
         """Delete a probe, if that is possible; litter of a few bytes is no reason to fail."""

@@ -18,13 +18,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from tierd.errors import Corrupt, NotFound, SourceChanged, SourceGone, TierOffline, Unsupported
 from tierd.fs.walk import translated
-from tierd.model.s3 import S3Settings
+from tierd.model.s3 import Counts, S3Settings
 from tierd.storage.base import CopyLimits, Leases, Published, Site, Source, Tree, Waiting
 from tierd.storage.control import Control, Unlimited
 from tierd.storage.manifest import Manifest, Side, delete_manifest
@@ -58,6 +58,9 @@ class S3Storage:
         self.settings = settings
         self.identity = identity
         self.bucket = Bucket(settings)
+
+    def asked(self) -> Mapping[str, Counts]:
+        return self.bucket.meter.snapshot()
 
     def attach(self) -> None:
         with translated(str(self.settings.state)):

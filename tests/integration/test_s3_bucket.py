@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import socketserver
+import ssl
+import subprocess
 import threading
 import time
 import uuid
@@ -540,6 +545,83 @@ def test_rights_are_found_out_and_nothing_is_left(settings: S3Settings, bucket: 
 def test_a_store_that_is_off_line_is_one_finding(settings: S3Settings) -> None:
     off = replace(settings, endpoint=f"http://127.0.0.1:{free_ports(1)[0]}", retry_for_s=0.5)
     assert [(f.right, f.is_ok) for f in check_rights(off)] == [("connection", False)]
+
+
+# -- over TLS -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A key and a certificate of this machine, signed by itself, in one file."""
+    path = tmp_path / "store.pem"
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+            "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(tmp_path / "certificate"),
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    path.write_text(path.read_text() + (tmp_path / "certificate").read_text())
+    return path
+
+
+@pytest.fixture
+def secure(server: Seaweed, certificate: Path) -> Iterator[str]:
+    """The endpoint of the same store behind TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(64 << 10):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+    class Front(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with (
+                contextlib.suppress(OSError),
+                context.wrap_socket(self.request, server_side=True) as near,
+                socket.create_connection(("127.0.0.1", server.s3)) as far,
+            ):
+                up = threading.Thread(target=pump, args=(near, far))
+                up.start()
+                pump(far, near)
+                up.join()
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    with Server(("127.0.0.1", 0), Front) as front:
+        thread = threading.Thread(target=front.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"https://127.0.0.1:{front.server_address[1]}"
+        front.shutdown()
+        thread.join()
+
+
+def test_large_bodies_pass_through_tls_both_ways(settings: S3Settings, secure: str, certificate: Path) -> None:
+    bucket = Bucket(replace(settings, endpoint=secure, ca_bundle=certificate, connections=4))
+    data = os.urandom(8 * MIB + 3)
+
+    def there_and_back(number: int) -> bool:
+        info = bucket.put(f"object{number}", data)
+        return read(bucket, f"object{number}", len(data), etag=info.etag) == data
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(there_and_back, range(8)))
+    assert bucket.meter.snapshot()["put"].retries == 0
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(settings: S3Settings, secure: str) -> None:
+    bucket = Bucket(replace(settings, endpoint=secure))
+    with pytest.raises(TierOffline, match=r"no secure connection.*certificate") as failed:
+        bucket.get("object")
+    assert "ca_bundle" in str(failed.value.hint)
+    assert bucket.meter.snapshot()["get"].retries == 0
 
 
 # -- what goes over the wire --------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from tierd.catalog import upgrades
 from tierd.catalog.schema import metadata
-from tierd.errors import CatalogCorrupt, CatalogError, CatalogLocked, CatalogTooNew
+from tierd.errors import CatalogCorrupt, CatalogError, CatalogLocked, CatalogTooNew, NotFound
 
 APPLICATION_ID = 0x74696572
 """`PRAGMA application_id` of a catalog: "tier" in ASCII."""
@@ -68,6 +68,29 @@ def open_database(path: Path, *, wait_s: float) -> Opened:
     except BaseException:
         os.close(lock_fd)
         raise
+
+
+def look_at_database(path: Path) -> Opened:
+    """Connect to a database that may belong to a daemon, to read only: no lock is taken, nothing is changed.
+
+    Raises:
+        NotFound: there is none.
+        CatalogTooNew, CatalogCorrupt, CatalogError: it cannot be read.
+    """
+    if not path.exists():
+        raise NotFound(f"there is no catalog {path}", hint="`tierd rebuild` makes one from what lies on the tiers.")
+    with translated(path):
+        db = _connect(path, timeout_s=_BUSY_TIMEOUT_S, read_only=True)
+        try:
+            _check(db, path)
+            if upgrades.version_of(db) < upgrades.VERSION:
+                raise CatalogError(
+                    f"catalog {path} was made by an older tierd", hint="Start the daemon once: it upgrades the catalog."
+                )
+        finally:
+            db.close()
+        reader = _reader(path)
+        return Opened(path=path, lock_fd=os.open(path, os.O_RDONLY | os.O_CLOEXEC), reader=reader, writer=reader)
 
 
 def _lock(path: Path, wait_s: float) -> int:

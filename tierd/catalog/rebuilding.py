@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,11 +9,10 @@ from typing import Self
 
 from sqlalchemy import insert, select
 
-from tierd.catalog import effects, engine, events, upgrades
+from tierd.catalog import effects, engine, events
 from tierd.catalog.lookup import dataset_must_exist, snapshot_by_id
 from tierd.catalog.schema import snapshot, transfer
 from tierd.catalog.session import Session
-from tierd.errors import CatalogError, NotFound
 from tierd.model.dataset import AccessSource, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.effect import PutPlacement
 
@@ -52,14 +48,7 @@ class Rebuilding(Session):
             NotFound: there is none.
             CatalogError: it cannot be read, or is of another version of tierd.
         """
-        if not path.exists():
-            raise NotFound(f"there is no catalog {path}", hint="`tierd rebuild` makes one from what lies on the tiers.")
-        with engine.translated(path):
-            reader = engine.reader(path)
-            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-                _check(db, path)
-            lock_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # of nothing: a reader keeps nobody out
-        return cls(engine.Opened(path=path, lock_fd=lock_fd, reader=reader, writer=reader))
+        return cls(engine.look_at_database(path))
 
     def is_empty(self) -> bool:
         """Whether it never knew a snapshot."""
@@ -104,16 +93,3 @@ class Rebuilding(Session):
             )
             effects.apply(conn, added.id, found.placements, now=now)
             return snapshot_by_id(conn, added.id)
-
-
-def _check(db: sqlite3.Connection, path: Path) -> None:
-    if db.execute("PRAGMA application_id").fetchone()[0] != engine.APPLICATION_ID:
-        raise CatalogError(f"{path} is not a tierd catalog", hint="Configure another path for the database.")
-    version = upgrades.version_of(db)
-    if version != upgrades.VERSION:
-        raise CatalogError(
-            f"catalog {path} has schema version {version}, this tierd reads {upgrades.VERSION}",
-            hint="Start the daemon of this version once: it upgrades the catalog."
-            if version < upgrades.VERSION
-            else "Install the newer tierd again.",
-        )

@@ -11,12 +11,14 @@ from typing import Any
 import click
 
 from tierd import __version__
+from tierd.cli.auditing import audit
 from tierd.cli.demo import demo
 from tierd.cli.fetching import fetch
 from tierd.cli.holding import lease, pin, unpin
 from tierd.cli.looking import ls, status
 from tierd.cli.moving import cancel, migrate, pause, release, resume, transfers
 from tierd.cli.reasons import events, explain, plan
+from tierd.cli.rebuilding import rebuild
 from tierd.cli.running import check_config, run
 from tierd.cli.terminal import escape, say
 from tierd.cli.warming import warm
@@ -29,13 +31,14 @@ _VERBS = (
     ("Daily", (status, ls, warm, fetch, lease, pin, unpin)),
     ("Why", (plan, explain, events)),
     ("Moving", (migrate, release, transfers, cancel, pause, resume)),
+    ("Care", (audit, rebuild)),
     ("Daemon", (run, check_config, demo)),
 )
 
 _EPILOG = """\b
 Exit codes:
   0    done
-  1    something failed that should not have
+  1    something failed that should not have; audit: something was found
   2    wrong usage, or a faulty configuration
   3    no daemon answers
   4    there is nothing of that name

@@ -125,11 +125,10 @@ _RESIDENCY_STYLES = {
     "premigrated": "cyan",
     "migrated": "yellow",
     "orphaned": "magenta",
-    "restoring": "yellow",
     "partial": "magenta",
     "gone": "red",
 }
-_STATE_STYLES = {"done": "green", "failed": "bold red", "cancelled": "yellow", "queued": "dim"}
+_STATE_STYLES = {"done": "green", "restoring": "yellow", "failed": "bold red", "cancelled": "yellow", "queued": "dim"}
 
 
 def residency(name: str) -> Cell:

@@ -378,11 +378,11 @@ def establish_identity(bucket: Bucket, name: str, *, known: str | None, now: dat
         check_identity(bucket, known)
         return known
     fresh = {"uuid": str(uuid.uuid4()), "name": name, "created_at": now.isoformat()}
-    found = _read_identity(bucket)
+    found = read_identity(bucket)
     if found is None:
         with contextlib.suppress(Exception):
             bucket.put(layout.IDENTITY, json.dumps(fresh, indent=1).encode(), storage_class="STANDARD", is_new=True)
-        found = _read_identity(bucket)
+        found = read_identity(bucket)
     if found is None:
         raise TierOffline(f"the identity {layout.IDENTITY} cannot be stored in bucket {bucket.settings.bucket}")
     return found
@@ -394,7 +394,7 @@ def check_identity(bucket: Bucket, known: str) -> None:
     Raises:
         TierOffline: it is not; nothing may be read from it or written to it.
     """
-    found = _read_identity(bucket)
+    found = read_identity(bucket)
     where = f"s3://{bucket.settings.bucket}/{bucket.settings.prefix}"
     if found is None:
         raise TierOffline(
@@ -408,7 +408,12 @@ def check_identity(bucket: Bucket, known: str) -> None:
         )
 
 
-def _read_identity(bucket: Bucket) -> str | None:
+def read_identity(bucket: Bucket) -> str | None:
+    """The identity that lies in the prefix; None where no tierd has used it.
+
+    Raises:
+        TierOffline: it is damaged.
+    """
     try:
         return str(json.loads(bucket.get(layout.IDENTITY))["uuid"])
     except SourceGone:

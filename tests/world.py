@@ -30,7 +30,7 @@ from tierd.move.job import Job
 from tierd.move.messages import Advance, LetGo, Report
 from tierd.move.mover import Mover
 from tierd.observe.usage import usage
-from tierd.storage.base import Storage
+from tierd.storage.base import Site, Storage
 from tierd.storage.control import Unlimited
 from tierd.storage.posix.identity import establish_identity
 from tierd.storage.posix.store import PosixStorage
@@ -237,6 +237,17 @@ class World:
         (root / "link").symlink_to("nowhere")
         return self.add(name)
 
+    def site(self, snapshot: Snapshot, tier: TierName) -> Site:
+        """Where a copy that is not at home lies."""
+        placement = next(p for p in self.catalog.placements(snapshot.id) if p.tier == tier)
+        return Site(
+            snapshot_key=snapshot.key,
+            dataset=snapshot.ref.dataset,
+            name=snapshot.ref.name,
+            location=placement.location,
+            home_path=None,
+        )
+
     def residency(self, snapshot: Snapshot) -> Residency:
         return residency(self.catalog.placements(snapshot.id), flash={FLASH})
 
@@ -253,6 +264,7 @@ class World:
         release: bool = False,
         source: TierName | None = None,
         destination: TierName | None = None,
+        first: tuple[str, ...] = (),
     ) -> Transfer:
         down = kind is TransferKind.MIGRATE
         source = source or (FLASH if down else self.cold)
@@ -267,6 +279,7 @@ class World:
             requested_by="test",
             bytes_total=1,
             files_total=1,
+            first=first,
             now=self.now,
         )
         return transfer

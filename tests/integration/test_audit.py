@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.world import CLOUD, FLASH, HDD, Trap, World, s3_settings
 from tierd.model.dataset import Snapshot
 from tierd.model.transfer import TransferKind
 from tierd.storage.manifest import Manifest
+from tierd.storage.s3.commit import fetch_manifest, read_commit, write_entries
 
 
 @pytest.fixture
@@ -128,6 +130,7 @@ def test_bytes_in_the_bucket_that_rot_under_their_etag_are_found_by_reading_them
 ) -> None:
     """The store's own disk loses a bit: the listing is as before, the bytes are not."""
     everywhere(world, files=30)
+    everywhere(world, "v2")
     marker = (world.data / "v1" / "f0").read_bytes()[:64]
     seaweed.kill()
     try:
@@ -136,9 +139,29 @@ def test_bytes_in_the_bucket_that_rot_under_their_etag_are_found_by_reading_them
         seaweed.start()
     assert kinds(audit(world)) == []
     report = audit(world, "--deep")
-    print(report)
-    assert kinds(report)[0][1] == CLOUD
-    assert kinds(report)[0][0] in ("damaged", "unreadable")  # a store may notice by itself, and refuse
+    assert [(f["tier"], f["ref"]) for f in report["findings"]] == [(CLOUD, "ds/v1")]
+    assert report["findings"][0]["kind"] in ("damaged", "unreadable")  # this store notices by itself, and refuses
+    assert report["copies"] == 4  # the others were looked at all the same
+
+
+def test_objects_whose_bytes_are_not_those_that_were_sent_are_found_by_reading_them(world: World) -> None:
+    """As after rot that the store does not notice: the listing is as it was verified, the checksum is another."""
+    snapshot = everywhere(world)
+    location = find(world, "/manifest.json").removesuffix("/manifest.json")
+    commit = read_commit(world.bucket, location)
+    assert commit is not None
+    path = world.base / "entries.db"
+    fetch_manifest(world.bucket, commit, path, lambda: None)
+    with Manifest.open(path) as manifest:
+        manifest.execute("UPDATE object SET crc64nvme = '0000000000000001' WHERE kind = 'pack'")
+        manifest.commit()
+        size, digest = write_entries(world.bucket, manifest, location, world.base)
+    world.bucket.put(f"{location}/manifest.json", replace(commit, entries_size=size, entries_blake3=digest).to_json())
+    assert kinds(audit(world)) == []
+    report = audit(world, "--deep")
+    assert kinds(report) == [("damaged", CLOUD)]
+    assert report["findings"][0]["where"].endswith("00001.tar")
+    assert report["findings"][0]["ref"] == str(snapshot.ref)
 
 
 def rot(directory: Path, marker: bytes) -> bool:

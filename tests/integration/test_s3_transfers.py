@@ -14,6 +14,7 @@ from tests.world import CLOUD, FLASH, HDD, Trap, World, digest_tree, is_done, s3
 from tierd.model.placement import Residency
 from tierd.model.s3 import Counts
 from tierd.model.transfer import TransferKind
+from tierd.storage.s3.fetch import PATH, Files, ranges
 
 
 @pytest.fixture
@@ -139,6 +140,27 @@ def test_requests_and_bytes_are_counted(world: World) -> None:
     down = world.mover.asked()[CLOUD]
     assert down["get"].bytes_down > 200_000
     assert down["get"].requests > up.get("get", Counts()).requests
+
+
+def test_files_that_are_asked_for_first_come_first(world: World) -> None:
+    snapshot = world.make(files=2)
+    for number in range(12):
+        (snapshot.path / f"large{number:02}").write_bytes(os.urandom(6 << 20))
+    before = digest_tree(snapshot.path)
+    assert is_done(world.release(snapshot))
+    manifest = world.store(CLOUD).manifest(world.site(snapshot, CLOUD))
+    assert manifest is not None
+    with manifest:
+        order = [
+            path
+            for part in ranges(manifest, range_bytes=8 << 20, first=("large1*", "sub/*"))
+            for path in ([file[PATH] for file in part.items] if isinstance(part, Files) else [part.item[PATH]])
+        ]
+    wanted = {b"large10", b"large11", b"sub/f1"}
+    assert set(order[:3]) == wanted
+    assert len(order) == len(set(order)) == 14
+    assert is_done(world.run(world.order(snapshot, TransferKind.RECALL, first=("large1*", "sub/*"))))
+    assert digest_tree(snapshot.path) == before
 
 
 # -- crashes ---------------------------------------------------------------------------------------------------

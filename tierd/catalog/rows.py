@@ -81,6 +81,7 @@ def transfer(r: AnyRow) -> Transfer:
         bytes_done=r.bytes_done,
         files_total=r.files_total,
         files_done=r.files_done,
+        first=r.first,
         restore_cost=r.restore_cost,
         waits_for=r.waits_for,
         expected_at=r.expected_at,

@@ -6,6 +6,7 @@ live snapshot per name. A change of this module needs a step in `upgrades`; a te
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -103,6 +104,19 @@ class Prose(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         return None if value is None else plain(value)
+
+
+class Patterns(TypeDecorator[tuple[str, ...]]):
+    """Patterns of paths as a JSON list; NULL for none."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:
+        return json.dumps(value) if value else None
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:
+        return tuple(json.loads(value)) if value else ()
 
 
 class Unsigned(TypeDecorator[int]):
@@ -236,6 +250,7 @@ transfer = Table(
     Column("bytes_done", Integer, nullable=False),
     Column("files_total", Integer, nullable=False),
     Column("files_done", Integer, nullable=False),
+    Column("first", Patterns),
     Column("restore_cost", Float),  # in the currency of the source's prices
     Column("waits_for", Prose),
     Column("expected_at", Time),

@@ -49,6 +49,7 @@ class Transfers(Session):
         requested_by: str,
         bytes_total: int,
         files_total: int,
+        first: tuple[str, ...] = (),
         restore_cost: float | None = None,
         now: datetime,
     ) -> tuple[Transfer, bool]:
@@ -95,6 +96,7 @@ class Transfers(Session):
                 bytes_done=0,
                 files_total=files_total,
                 files_done=0,
+                first=first,
                 restore_cost=restore_cost,
                 is_paused=False,
                 cancel_requested=False,

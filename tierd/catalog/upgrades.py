@@ -231,6 +231,7 @@ CREATE TABLE transfer (
     bytes_done INTEGER NOT NULL,
     files_total INTEGER NOT NULL,
     files_done INTEGER NOT NULL,
+    first TEXT,
     restore_cost FLOAT,
     waits_for TEXT,
     expected_at INTEGER,

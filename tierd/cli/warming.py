@@ -41,6 +41,7 @@ class _Wish:
     holder: str | None
     note: str | None
     restore: bool
+    first: tuple[str, ...]
     is_quiet: bool
 
 
@@ -60,6 +61,12 @@ class _Wish:
 @click.option("--note", metavar="TEXT", help="What for, for people.")
 @click.option(
     "--restore", is_flag=True, help="If the copy is archived: have it restored, for the time and money it takes."
+)
+@click.option(
+    "--first",
+    metavar="PATTERN",
+    multiple=True,
+    help="From a bucket: bring files like this before the others (may be repeated).",
 )
 @click.option("--quiet", "-q", "is_quiet", is_flag=True, help="Nothing on standard error but failures.")
 @remote
@@ -108,6 +115,7 @@ def _warmed(ask: Ask, wish: _Wish) -> Warm:
         holder=holder,
         note=wish.note,
         restore=wish.restore,
+        first=wish.first,
     )
     if wish.wait and not handle.is_ready and not handle.is_fallback:
         try:

@@ -15,6 +15,7 @@ end · keeping: the lease · warm: the handle that a warm gives · caller: who a
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 from tierd.client.caller import holder_of_this_process
 from tierd.client.connection import DEFAULT_URL, TOKEN_VARIABLE, URL_VARIABLE
@@ -76,6 +77,7 @@ class Tierd(Rest):
         note: str | None = None,
         request_key: str | None = None,
         restore: bool = False,
+        first: Sequence[str] = (),
     ) -> Warm:
         """Have a snapshot on flash and hold it there.
 
@@ -91,6 +93,7 @@ class Tierd(Rest):
                 snapshot: each needs a lease of its own, the copy is made once all the same.
             restore: have an archived copy restored first. Without it RestoreNeeded says how many hours that takes and
                 what it costs, and nothing is begun.
+            first: patterns of files ("index/*") that are brought from a bucket before the others.
 
         Raises:
             Refused: flash cannot hold it, or no copy can be reached; the message says why.
@@ -105,6 +108,7 @@ class Tierd(Rest):
             holder=holder or holder_of_this_process(),
             note=note,
             restore=restore,
+            first=tuple(first),
         )
         handle = self._ask(wish, fallback=fallback)
         if wait:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from urllib.parse import quote
@@ -108,12 +108,14 @@ class Rest:
         request_key: str | None = None,
         note: str | None = None,
         restore: bool = False,
+        first: Sequence[str] = (),
     ) -> shapes.WarmAnswer:
         """Hold a snapshot and have it brought to flash; does not wait. `Tierd.warm` is what jobs want.
 
         Args:
             request_key: a repetition with the same key renews the same lease, it makes no second one.
             restore: have an archived copy restored first, for the time and money that RestoreNeeded names.
+            first: patterns of files that are brought from a bucket before the others.
 
         Raises:
             Refused: flash cannot hold it, or no copy can be reached.
@@ -123,6 +125,8 @@ class Rest:
         body = _said(holder=holder, request_key=request_key, note=note) | {"lease_s": _seconds(lease)}
         if restore:  # left out otherwise: an older daemon does not know it
             body["restore"] = True
+        if first:
+            body["first"] = list(first)
         return shapes.decode(shapes.WarmAnswer, self.connection.ask("POST", _path(ref, "warm"), body=body))
 
     def receipt(self, ref: Ref) -> shapes.Receipt:

@@ -34,6 +34,7 @@ class WarmWish:
     holder: str | None = None
     note: str | None = None
     restore: bool = False
+    first: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +230,7 @@ def ask(calls: Rest, wish: WarmWish) -> WarmAnswer:
         request_key=wish.request_key,
         note=wish.note,
         restore=wish.restore,
+        first=wish.first,
     )
 
 

@@ -85,6 +85,7 @@ class Transfer:
         not_before: back-off: not claimed earlier.
         error, error_code: of the latest attempt.
         bytes_total, files_total: as scanned when queued; bytes_done, files_done: as last reported.
+        first: of a recall from a bucket: patterns of the files that are brought before the others.
         restore_cost: of a recall from an archive class: what it was estimated to cost, in the currency of the
             source's prices; None where nothing is restored or no price is configured.
         waits_for: while it is restoring: what it waits for, in words; expected_at: when that should be there.
@@ -110,6 +111,7 @@ class Transfer:
     bytes_done: int = 0
     files_total: int = 0
     files_done: int = 0
+    first: tuple[str, ...] = ()
     restore_cost: float | None = None
     waits_for: str | None = None
     expected_at: datetime | None = None

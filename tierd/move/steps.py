@@ -170,7 +170,8 @@ class Carrier:
 
     def _copy(self) -> None:
         self.control.checkpoint("copy")
-        limits = CopyLimits(processes=self.job.settings.processes, bytes_per_s=self.job.bytes_per_s)
+        first = self.job.transfer.first
+        limits = CopyLimits(processes=self.job.settings.processes, bytes_per_s=self.job.bytes_per_s, first=first)
         key, there = self.job.transfer.key, self.job.destination
         with self.source.reading(self.job.source.site) as source:
             if isinstance(source, Tree):

@@ -35,6 +35,8 @@ Holder = Annotated[
     str, Field(min_length=1, max_length=200, pattern=_PRINTABLE, description="Who holds it; the caller by default.")
 ]
 Note = Annotated[str, Field(max_length=500, pattern=_PRINTABLE)]
+Pattern = Annotated[str, Field(min_length=1, max_length=500, pattern=_PRINTABLE)]
+"""Of paths below a snapshot, as in a shell; `*` also matches slashes."""
 RequestKey = Annotated[
     str,
     Field(
@@ -260,6 +262,9 @@ class WarmIn(Body):
     restore: Annotated[
         bool, Field(description="Have an archived copy restored first, for the time and money that the refusal names.")
     ] = False
+    first: Annotated[
+        list[Pattern], Field(max_length=100, description="Files to bring before the others, from a bucket.")
+    ] = []
 
 
 class WarmOut(Shape):

@@ -26,7 +26,7 @@ WISH_PRIORITY = 10
 @dataclass(frozen=True, kw_only=True)
 class LeaseWish:
     """A lease somebody asks for. `request_key`: the same key renews the same lease; `restore`: an archived copy may
-    be restored for it, which takes time and money.
+    be restored for it, which takes time and money; `first`: patterns of files that come before the others.
     """
 
     ref: SnapshotRef
@@ -35,6 +35,7 @@ class LeaseWish:
     request_key: str | None = None
     note: str | None = None
     restore: bool = False
+    first: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +164,7 @@ class Warming:
             requested_by=wish.holder,
             bytes_total=s.snapshot.size_bytes,
             files_total=s.snapshot.files,
+            first=wish.first,
             restore_cost=None if restore is None else restore.cost,
             now=self._clock(),
         )

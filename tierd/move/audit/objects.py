@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tierd.errors import Corrupt, NotFound, SourceChanged, SourceGone, StorageError
 from tierd.model.s3 import ARCHIVE_CLASSES
@@ -15,9 +16,18 @@ from tierd.storage.s3.checksums import combine, crc64
 from tierd.storage.s3.commit import Commit, fetch_manifest, read_commit
 from tierd.storage.s3.index import Index, Object
 from tierd.storage.s3.lanes import Lanes, Patience
+from tierd.storage.s3.store import check_identity
 
 _RESTORE = "Restore it from a version of the bucket, or use another copy: `tierd ls` shows which there are."
 _ARCHIVED = "Objects of an archive class cannot be read without being restored; the others were looked at."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failed:
+    """An object that could not be read."""
+
+    key: str
+    reason: str
 
 
 class Objects:
@@ -55,9 +65,13 @@ class Objects:
         if others:
             findings.append(found(Kind.CHANGED, others[0].key, _counted("replaced by others", others, objects)))
         if self._round.question.is_deep:
-            damaged = self._read(sound)
+            damaged, failed = self._read(sound)
             if damaged:
                 findings.append(found(Kind.DAMAGED, damaged[0].key, _counted("damaged", damaged, objects)))
+            if failed:
+                check_identity(self._bucket, self._round.identity)  # with all else out of reach this is no finding
+                what = f"{_counted('unreadable', failed, objects)}: {failed[0].reason}"
+                findings.append(found(Kind.UNREADABLE, failed[0].key, what))
             if archived:
                 findings.append(
                     found(Kind.UNREADABLE, archived[0].key, _counted("archived", archived, objects), _ARCHIVED)
@@ -104,32 +118,30 @@ class Objects:
             found[info.key] = info
         return found
 
-    def _read(self, objects: list[Object]) -> list[Object]:
-        """Read everything back, several objects at a time; returns those whose bytes are others."""
+    def _read(self, objects: list[Object]) -> tuple[list[Object], list[_Failed]]:
+        """Read everything back, several objects at a time; returns those whose bytes are others, and the unreadable."""
         patience = Patience(self._round.control)
         before, self._bucket.on_wait = self._bucket.on_wait, patience
-        damaged: list[Object] = []
+        told: list[object] = []
         try:
             with Lanes(self._bucket.settings.connections, 0, patience) as lanes:
                 for item in objects:
                     lanes.run(lambda item=item: self._read_one(item, lanes))  # type: ignore[misc]
                 while not lanes.is_idle:
                     lanes.wait()
-                    damaged += self._told(lanes)
+                    told += self._counted_out(lanes)
                 lanes.drain()
-                damaged += self._told(lanes)
+                told += self._counted_out(lanes)
         finally:
             self._bucket.on_wait = before
-        return sorted(damaged)
+        damaged = sorted(one for one in told if isinstance(one, Object))
+        return damaged, [one for one in told if isinstance(one, _Failed)]
 
-    def _told(self, lanes: Lanes) -> list[Object]:
-        damaged = []
-        for message in lanes.messages():
-            if isinstance(message, Object):
-                damaged.append(message)
-            elif isinstance(message, int):
-                self._round.control.progress(bytes=message, files=0)
-        return damaged
+    def _counted_out(self, lanes: Lanes) -> list[object]:
+        """What lanes have told, the bytes counted."""
+        told = lanes.messages()
+        self._round.control.progress(bytes=sum(one for one in told if isinstance(one, int)), files=0)
+        return [one for one in told if not isinstance(one, int)]
 
     def _read_one(self, item: Object, lanes: Lanes) -> None:
         step = self._bucket.settings.part_bytes
@@ -142,12 +154,14 @@ class Objects:
                 lanes.tell(len(data))
         except (SourceGone, SourceChanged):  # deleted or replaced since it was listed: not what was verified
             lanes.tell(item)
-            return
-        if combine(runs) != int(item.crc64nvme, 16):
-            lanes.tell(item)
+        except StorageError as error:
+            lanes.tell(_Failed(key=item.key, reason=error.message))
+        else:
+            if combine(runs) != int(item.crc64nvme, 16):
+                lanes.tell(item)
 
 
-def _counted(what: str, some: Sequence[Object], all_: Sequence[Object]) -> str:
+def _counted(what: str, some: Sequence[object], all_: Sequence[Object]) -> str:
     if len(some) == 1:
         return f"it is {what}"
     return f"it is {what}, and {len(some) - 1} more of the copy's {len(all_)} objects are"

@@ -64,6 +64,7 @@ def _wish(ref: SnapshotRef, body: out.WarmIn, caller: str) -> LeaseWish:
         request_key=body.request_key,
         note=body.note,
         restore=body.restore,
+        first=tuple(body.first),
     )
 
 

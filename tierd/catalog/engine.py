@@ -32,8 +32,8 @@ _POLL_S = 0.05
 _READERS = 64  # more than the API's threads, so that a reader never waits for another
 
 _DAMAGED_HINT = (
-    "Restore it from a backup, or move it and its -wal and -shm files to another place; without it tierd starts "
-    "with an empty catalog that does not know the copies on the cold tiers. No data on the tiers was touched."
+    "Restore it from a backup, or move it and its -wal and -shm files to another place and run `tierd rebuild`, which "
+    "fills a new catalog from the tiers. No data on the tiers was touched."
 )
 _ACCESS_HINT = "Run tierd as the user that owns the directory of the database, on a local file system that is writable."
 

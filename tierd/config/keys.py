@@ -64,7 +64,6 @@ S3 = (
     Key("pack_size", s3_values.size_within("5 MiB", "1 GiB"), "pack_bytes"),
     Key("pack_files_up_to", s3_values.size_within("0 B", "1 GiB"), "pack_up_to"),
     Key("part_size", s3_values.size_within("5 MiB", "5 GiB"), "part_bytes"),
-    Key("compress", values.choice("off", "auto")),
     Key("connections", values.whole(1, 64)),
     Key("timeout", values.seconds, "timeout_s"),
     Key("retry_for", values.seconds_or_zero, "retry_for_s"),

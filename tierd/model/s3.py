@@ -56,7 +56,6 @@ class S3Settings:
         checksum: "auto", "crc64nvme" or "md5" (stores that know no other).
         pack_bytes: a pack is closed when it has this many; files of more than `pack_up_to` bytes are objects of
             their own; part_bytes: of multipart uploads (grows for very large files) and of ranged reads.
-        compress: "off", or "auto": packs whose probe shrinks are stored as .tar.zst.
         connections: requests at the same time, at most; the number in use adapts to the store.
         timeout_s: without a byte for this long a request is given up and tried again.
         retry_for_s: a request that keeps failing is tried again for this long.
@@ -82,9 +81,8 @@ class S3Settings:
     verify: str = "store"
     checksum: str = "auto"
     pack_bytes: int = 64 << 20
-    pack_up_to: int = 16 << 20
+    pack_up_to: int = 4 << 20
     part_bytes: int = 16 << 20
-    compress: str = "off"
     connections: int = 8
     timeout_s: float = 30.0
     retry_for_s: float = 300.0

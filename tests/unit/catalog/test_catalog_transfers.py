@@ -220,7 +220,7 @@ def test_pages_of_transfers_are_newest_first(world: World) -> None:
         "UPDATE transfer SET waits_for = 'Godot'",  # only a restore waits
         "INSERT INTO transfer SELECT id + 1, key || 'x', snapshot_id, kind, 'copying', source, destination, release,"
         " priority, reason, requested_by, attempt, not_before, error, error_code, bytes_total, bytes_done, files_total,"
-        " files_done, restore_cost, waits_for, expected_at, is_paused, cancel_requested, created_at, started_at,"
+        " files_done, first, restore_cost, waits_for, expected_at, is_paused, cancel_requested, created_at, started_at,"
         " advanced_at, finished_at FROM transfer",
     ],
 )

@@ -94,7 +94,6 @@ checksum = "md5"
 pack_size = "256 MiB"
 pack_files_up_to = "64 MiB"
 part_size = "32 MiB"
-compress = "auto"
 connections = 16
 timeout = "10s"
 retry_for = 0
@@ -135,7 +134,6 @@ minimum = "180d"
         pack_bytes=256 << 20,
         pack_up_to=64 << 20,
         part_bytes=32 << 20,
-        compress="auto",
         connections=16,
         timeout_s=10.0,
         retry_for_s=0.0,
@@ -265,12 +263,11 @@ def test_what_is_unusual_is_no_fault(checked: Checked, text: str) -> None:
             'pack_files_up_to = "64 MiB"',
         ),
         (
-            'pack_size = "8 MiB"',
-            "pack_size",
-            "pack_files_up_to (16 MiB) is more than pack_size (8 MiB); pack_files_up_to is not set here",
+            'pack_size = "8 MiB"\npack_files_up_to = "16 MiB"',
+            "pack_files_up_to",
+            "pack_files_up_to (16 MiB) is more than pack_size (8 MiB)",
             'pack_files_up_to = "8 MiB"',
         ),
-        ('compress = "zstd"', "compress", "'zstd' is unknown", '"auto"'),
         ("connections = 65", "connections", "65 is out of range", "from 1 to 64"),
         ("timeout = 0", "timeout", "is zero", "longer than zero"),
         ('addressing = "virtual"\nendpoint = "http://10.0.0.1"', "addressing", "is an address", '"path" or "auto"'),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tierd.storage.s3.stream import complete
 
 FORMAT = 1
 _LEVEL = 3
+_TYPES: dict[str, type | tuple[type, ...]] = {"int": int, "str": str, "str | None": (str, type(None))}
 _HELP = (
     "This is a copy of a dataset snapshot, made by tierd. To have it back without tierd, in an empty directory, as "
     "root: 1. download everything below DATA/files/, DATA being what `data` says here "
@@ -69,12 +70,14 @@ class Commit:
         try:
             found: dict[str, Any] = json.loads(data)
             version = int(found["format"])
-            fields = {name: found[name] for name in cls.__dataclass_fields__}
+            said = {name: found[name] for name in cls.__dataclass_fields__}
+            if not all(isinstance(said[field.name], _TYPES[str(field.type)]) for field in fields(cls)):
+                raise TypeError
         except (ValueError, KeyError, TypeError) as error:
             raise Corrupt(f"{layout.commit_key(location)} is damaged", hint="Run `tierd audit`.") from error
         if version > FORMAT:
             raise Unsupported(f"{layout.commit_key(location)} has format {version}", hint="Upgrade tierd.")
-        return cls(**fields)
+        return cls(**said)
 
 
 def read_commit(bucket: Bucket, location: str) -> Commit | None:
@@ -166,7 +169,33 @@ def fetch_manifest(bucket: Bucket, commit: Commit, target: Path, checkpoint: Cal
             zstandard.ZstdDecompressor().copy_stream(source, out, read_size=1 << 20, write_size=1 << 20)
         packed.unlink()
         with Manifest.open(part) as manifest:
+            _check_sane(manifest, key)
+            manifest.set_meta({"content_id": None})  # computed, not believed
             if manifest.content_id() != commit.content_id:
                 raise Corrupt(f"{key} does not describe what {layout.commit_key(commit.copy)} says")
             manifest.set_meta({"location": commit.copy, "data": commit.data})
         part.rename(target)
+
+
+_PARTS = "CAST(x'2f' || path || x'2f' AS BLOB)"
+_INSANE = (
+    "SELECT 1 FROM sqlite_schema WHERE type IN ('trigger', 'view') LIMIT 1",
+    "SELECT 1 FROM entry WHERE type NOT IN ('f', 'd', 'l', 'p', 'c', 'b') OR size < 0 LIMIT 1",
+    f"SELECT 1 FROM entry WHERE path <> x'' AND (instr({_PARTS}, x'2f2f') OR instr({_PARTS}, x'2f2e2f')"
+    f" OR instr({_PARTS}, x'2f2e2e2f') OR instr(path, x'00')) LIMIT 1",
+    "SELECT 1 FROM entry WHERE link_group NOT IN (SELECT path FROM entry) LIMIT 1",
+    "SELECT 1 FROM piece p LEFT JOIN entry e ON e.path = p.path WHERE e.type IS NOT 'f' LIMIT 1",
+)
+
+
+def _check_sane(manifest: Manifest, key: str) -> None:
+    """What comes from a bucket may have been written by anybody: nothing but paths below the copy's root may be in it.
+
+    Raises:
+        Corrupt
+    """
+    if any(manifest.execute(query) for query in _INSANE):
+        raise Corrupt(
+            f"{key} holds what no copy made by tierd has",
+            hint="Find out who can write to the bucket, and restore it from a version of the bucket.",
+        )

@@ -99,7 +99,7 @@ def _select(manifest: Manifest, range_bytes: int, wanted: Wanted | None) -> Iter
         for file in _files(manifest, item.number):
             if wanted is not None and not wanted(file[PATH]):
                 continue
-            if file[SIZE] > range_bytes:
+            if file[SIZE] > (CHUNK if item.kind == "file" else range_bytes):
                 yield from _cut(item, file, range_bytes)
                 continue
             if batch and not _fits(batch, file, range_bytes):

@@ -40,7 +40,7 @@ class Lanes:
 
     Args:
         threads: jobs at the same time.
-        memory: bytes of all buffers together; one larger buffer is given out alone.
+        memory: bytes of all buffers together; a larger one is given out when no job is left that holds another.
         on_message: called in a lane after each message and each failure.
     """
 
@@ -82,7 +82,8 @@ class Lanes:
             Interrupted, and what a job raised.
         """
         size = -(-size // 4096) * 4096
-        self._wait(lambda: self._used == 0 or self._used + size <= self._memory)
+        # With no job left nobody gives a buffer back: those in use are the caller's own, half filled.
+        self._wait(lambda: self._used + size <= self._memory or self._open == 0)
         with self._changed:
             self._used += size
             ready = self._free.get(size)

@@ -1,13 +1,15 @@
 """Find out whether a tree's content is in the bucket already, and let two copies share the same bytes.
 
 Every copy leaves a marker below `.tierd/contents/` with its entries, bytes and content id in the key, so that one
-listing finds candidates. A copy that shares another's bytes leaves a marker there (`used-by/`) **before** it looks
-whether the other still exists; who deletes a copy first removes its commit object and **then** looks for markers. So
-whatever the order, one of them sees the other.
+listing finds candidates. A copy that shares another's bytes leaves a marker there (`used-by/`), comes to exist, and
+**then** looks whether the other still does (`confirm`); who deletes a copy first removes its commit object and **then**
+looks for markers of copies that exist. So whatever the order, one of them sees the other. Bytes whose own copy is gone
+are kept for those who share them, but nobody begins to share them.
 """
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from tierd.errors import Conflict, StorageError, TransferError
@@ -26,22 +28,28 @@ from tierd.storage.s3.verifying import prove_objects
 def find_same(bucket: Bucket, source_fd: int, staging: Path, location: str, patience: Patience) -> Manifest | None:
     """The staged manifest of a copy that needs no upload, as another copy has the same content; None: there is none.
 
-    Reads the whole tree, but only when a copy with as many entries and bytes exists.
+    Reads the whole tree, but only when a copy with as many entries and bytes exists. What is found out lies apart
+    until it is complete: an upload that went on from it would take for sent what was only read.
     """
+    look = staging / "look"
+    ensure_directory(look)
+    delete_manifest(look / MANIFEST)
     if next(iter(bucket.list(f"{layout.CONTENTS}/")), None) is None:
         return None
     candidates = _candidates(bucket, *_measure(source_fd, patience))
     if not candidates:
         return None
     patience.control.checkpoint("look for the same content in the bucket")
-    manifest = upload_tree(source_fd, staging, location, Nowhere(), lambda *_: None, bucket.settings, patience)
-    for other in candidates.get(manifest.content_id(), []):
-        commit = read_commit(bucket, other)
-        if commit is not None and _take_over(bucket, manifest, commit, staging, patience):
-            return manifest
-    manifest.close()
-    delete_manifest(staging / MANIFEST)
-    return None
+    manifest = upload_tree(source_fd, look, location, Nowhere(), lambda *_: None, bucket.settings, patience)
+    with closing(manifest):
+        others = (read_commit(bucket, other) for other in candidates.get(manifest.content_id(), []))
+        is_found = any(other is not None and _take_over(bucket, manifest, other, look, patience) for other in others)
+    if not is_found:
+        delete_manifest(look / MANIFEST)
+        return None
+    with translated(str(staging)):
+        (look / MANIFEST).rename(staging / MANIFEST)
+    return Manifest.open(staging / MANIFEST)
 
 
 def _measure(source_fd: int, patience: Patience) -> tuple[int, int]:
@@ -69,7 +77,9 @@ def _candidates(bucket: Bucket, entries: int, size_bytes: int) -> dict[str, list
 
 
 def _take_over(bucket: Bucket, manifest: Manifest, commit: Commit, staging: Path, patience: Patience) -> bool:
-    """Let the manifest name the objects of another copy; False when that is not whole."""
+    """Let the manifest name the objects of another copy; False when that is not whole, or only shares them itself."""
+    if commit.data != commit.copy and bucket.head(layout.commit_key(commit.data)) is None:
+        return False
     path = staging / "same.db"
     delete_manifest(path)
     try:
@@ -98,6 +108,21 @@ def claim(bucket: Bucket, data: str, location: str) -> None:
     if bucket.head(layout.commit_key(data)) is None:
         bucket.delete([layout.user_key(data, location)])
         raise Conflict(f"the copy {data}, whose bytes were to be shared, was deleted meanwhile")
+
+
+def confirm(bucket: Bucket, commit: Commit, patience: Patience) -> None:
+    """Make sure that a copy which now exists was seen by whoever deletes the one whose bytes it shares, or undo it.
+
+    Raises:
+        Conflict: that one is not there any more, and so this one is not either.
+    """
+    if bucket.head(layout.commit_key(commit.data)) is not None:
+        return
+    bucket.delete([layout.commit_key(commit.copy)])
+    marker = layout.content_key(commit.entries, commit.size_bytes, commit.content_id, commit.copy)
+    bucket.delete([marker, layout.user_key(commit.data, commit.copy)])
+    delete_unused(bucket, commit.data, patience)
+    raise Conflict(f"the copy {commit.data}, whose bytes were to be shared, was deleted meanwhile")
 
 
 def delete_unused(bucket: Bucket, location: str, patience: Patience) -> None:

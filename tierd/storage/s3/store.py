@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from tierd.errors import Corrupt, NotFound, SourceChanged, SourceGone, TierOffline, Unsupported
+from tierd.errors import Conflict, Corrupt, NotFound, SourceChanged, SourceGone, TierOffline, Unsupported
 from tierd.fs.walk import translated
 from tierd.model.s3 import Counts, S3Settings
 from tierd.storage.base import CopyLimits, Leases, Published, Site, Source, Tree, Waiting
@@ -36,10 +36,10 @@ from tierd.storage.s3.index import Index
 from tierd.storage.s3.journal import Begun, Journal, SentPart
 from tierd.storage.s3.lanes import Patience
 from tierd.storage.s3.restoring import forget, make_readable
-from tierd.storage.s3.sharing import claim, delete_unused, find_same
+from tierd.storage.s3.sharing import claim, confirm, delete_unused, find_same
 from tierd.storage.s3.unpack import S3Copy
 from tierd.storage.s3.upload import MANIFEST, upload_tree
-from tierd.storage.s3.verifying import prove_objects, verify_objects
+from tierd.storage.s3.verifying import prove_commit, prove_objects, verify_objects
 
 _PLACES = ("staging", "manifests", "trash", "restores")
 
@@ -96,17 +96,33 @@ class S3Storage:
         self._announce(staging, location)
         patience = self._patience(control)
         self.bucket.limit(up=limits.bytes_per_s)
-        staged = self._staged(transfer_key)
-        if staged is None:
+        found = self._begun_to_publish(transfer_key, location, patience)
+        if found is None and not (staging / MANIFEST).exists():
             found = find_same(self.bucket, source.fd, staging, location, patience)
-            if found is not None:
-                return found
-        else:
-            if staged.meta.get("data") is not None and staged.meta.get("complete") is not None:
-                return staged
-            staged.close()
+        if found is not None:
+            return found
         self._give_up_strays(staging, location)
         return upload_tree(source.fd, staging, location, self.bucket, self._resume, self.settings, patience)
+
+    def _begun_to_publish(self, transfer_key: str, location: str, patience: Patience) -> Manifest | None:
+        """The manifest of a copy that `publish` may have made exist: nobody may write to that any more."""
+        path = self._staging(transfer_key) / MANIFEST
+        with contextlib.suppress(Corrupt):  # one that cannot be read is begun anew
+            staged = self._staged(transfer_key)
+            if staged is not None:
+                meta = staged.meta
+                if meta.get("location") is not None:
+                    return staged
+                staged.close()
+                if meta.get("data") is not None:  # to share another copy's bytes; the source may have changed since
+                    delete_manifest(path)
+        if path.exists():
+            return None
+        commit = read_commit(self.bucket, location)
+        if commit is None:
+            return None
+        fetch_manifest(self.bucket, commit, path, patience)
+        return Manifest.open(path)
 
     def _announce(self, staging: Path, location: str) -> None:
         """Say durably where the copy will be, before the first object of it."""
@@ -162,6 +178,8 @@ class S3Storage:
 
     def _remove_strangers(self, location: str, manifest: Manifest) -> None:
         """Delete objects of earlier attempts: whoever unpacks all packs would get what is not in the copy."""
+        if self.bucket.head(layout.commit_key(location)) is not None:
+            return
         ours = {item.key for item in Index(manifest).objects()}
         strangers = [info.key for info in self.bucket.list(f"{location}/") if info.key not in ours]
         self.bucket.delete(strangers)
@@ -177,29 +195,11 @@ class S3Storage:
         with contextlib.closing(manifest):
             data = manifest.meta.get("data") or location
             manifest.set_meta({"location": location, "data": data, "transfer": transfer_key, "side": "copy"})
-            totals, content_id = manifest.totals(), manifest.content_id()
-            size, digest = write_entries(self.bucket, manifest, location, staging)
-            if data != location:
-                claim(self.bucket, data, location)
-            marker = layout.content_key(totals.entries, totals.size_bytes, content_id, location)
-            self.bucket.put(marker, b"", storage_class="STANDARD")
-            write_commit(
-                self.bucket,
-                Commit(
-                    dataset=site.dataset,
-                    snapshot=site.name,
-                    snapshot_key=site.snapshot_key,
-                    copy=location,
-                    data=data,
-                    content_id=content_id,
-                    entries=totals.entries,
-                    files=totals.files,
-                    size_bytes=totals.size_bytes,
-                    as_of=manifest.meta.get("as_of"),
-                    entries_size=size,
-                    entries_blake3=digest,
-                ),
-            )
+            try:
+                commit = self._commit(manifest, location, data, staging, site)
+            except Conflict:  # the bytes to be shared are gone: the next attempt begins anew
+                delete_manifest(staging / MANIFEST)
+                raise
         if site.location not in (None, location):  # the stale copy that this one replaces
             self._condemn(transfer_key, str(site.location))
         with translated(str(staging)):
@@ -207,28 +207,48 @@ class S3Storage:
             (staging / MANIFEST).rename(self._manifest_path(site))
             fsync_directory(self.settings.state / "manifests")
             shutil.rmtree(staging)
-        return Published(
-            location=location,
-            root_inode=0,
-            content_id=content_id,
-            entries=totals.entries,
-            size_bytes=totals.size_bytes,
-        )
+        return _as_published(commit)
+
+    def _commit(self, manifest: Manifest, location: str, data: str, staging: Path, site: Site) -> Commit:
+        """Make the copy exist, once: what lies there from then on is only read.
+
+        Raises:
+            Conflict: the copy whose bytes it was to share is gone; this one does not exist.
+        """
+        commit = read_commit(self.bucket, location)
+        if commit is None:
+            totals, content_id = manifest.totals(), manifest.content_id()
+            size, digest = write_entries(self.bucket, manifest, location, staging)
+            if data != location:
+                claim(self.bucket, data, location)
+            marker = layout.content_key(totals.entries, totals.size_bytes, content_id, location)
+            self.bucket.put(marker, b"", storage_class="STANDARD")
+            commit = Commit(
+                dataset=site.dataset,
+                snapshot=site.name,
+                snapshot_key=site.snapshot_key,
+                copy=location,
+                data=data,
+                content_id=content_id,
+                entries=totals.entries,
+                files=totals.files,
+                size_bytes=totals.size_bytes,
+                as_of=manifest.meta.get("as_of"),
+                entries_size=size,
+                entries_blake3=digest,
+            )
+            write_commit(self.bucket, commit)
+        if data != location and manifest.meta.get("confirmed") is None:
+            confirm(self.bucket, commit, self._patience(Unlimited()))
+            manifest.set_meta({"confirmed": "1"})
+        return commit
 
     def _published(self, transfer_key: str, site: Site) -> Published | None:
         """What an earlier call of `publish` for this transfer finished, or None."""
         if (self._staging(transfer_key) / MANIFEST).exists():
             return None
         commit = read_commit(self.bucket, layout.location(site.dataset, site.name, transfer_key))
-        if commit is None:
-            return None
-        return Published(
-            location=commit.copy,
-            root_inode=0,
-            content_id=commit.content_id,
-            entries=commit.entries,
-            size_bytes=commit.size_bytes,
-        )
+        return None if commit is None else _as_published(commit)
 
     def fence(self, site: Site, like_fd: int) -> None:
         """Nothing to do: who may read a bucket is its owner's business."""
@@ -275,6 +295,7 @@ class S3Storage:
         """
         if leases is None:
             self._patience(control)
+            prove_commit(self.bucket, manifest)
             prove_objects(self.bucket, manifest)
 
     # -- letting go --------------------------------------------------------------------------------------------
@@ -299,13 +320,16 @@ class S3Storage:
 
     def _condemn(self, transfer_key: str, location: str) -> None:
         """Note durably that a copy may be deleted, then let it exist no more."""
-        commit = read_commit(self.bucket, location)
         note = self.settings.state / "trash" / f"{transfer_key}.json"
-        if commit is not None:
+        commit = None
+        with contextlib.suppress(Corrupt):  # a copy that somebody damaged can go as well
+            commit = read_commit(self.bucket, location)
+        if commit is not None or not note.exists():
             with translated(str(note)):
-                _write_json(note, {"copy": location, "data": commit.data})
+                _write_json(note, {"copy": location, "data": location if commit is None else commit.data})
+        self.bucket.delete([layout.commit_key(location)])
+        if commit is not None:
             marker = layout.content_key(commit.entries, commit.size_bytes, commit.content_id, location)
-            self.bucket.delete([layout.commit_key(location)])
             self.bucket.delete([marker, layout.user_key(commit.data, location)])
 
     def empty_trash(self, transfer_key: str, control: Control) -> None:
@@ -420,6 +444,16 @@ def read_identity(bucket: Bucket) -> str | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise TierOffline(f"{layout.IDENTITY} is damaged", hint="Restore it from a version of the bucket.") from error
+
+
+def _as_published(commit: Commit) -> Published:
+    return Published(
+        location=commit.copy,
+        root_inode=0,
+        content_id=commit.content_id,
+        entries=commit.entries,
+        size_bytes=commit.size_bytes,
+    )
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -32,12 +32,14 @@ from tierd.storage.posix.copy import open_journal
 from tierd.storage.posix.crew import Crew
 from tierd.storage.posix.limits import Board
 from tierd.storage.posix.metadata import write_refused
+from tierd.storage.posix.rangecopy import go_direct, round_up, write_chunk
 from tierd.storage.posix.staged import empty_dropped, finish_directories, make_private, sweep_strangers
 from tierd.storage.posix.writing import keep_attributes, make_special
 from tierd.storage.s3.bucket import Bucket
-from tierd.storage.s3.fetch import LENGTH, OFFSET, PATH, SEGMENTS, SIZE, Chunks, Files, Range, ranges
+from tierd.storage.s3.fetch import LENGTH, OFFSET, PATH, SIZE, Chunks, Files, Range, ranges
 from tierd.storage.s3.lanes import Lanes, Patience
-from tierd.storage.s3.unpackworker import Places, UnpackWorker, attributes, clear
+from tierd.storage.s3.proof import check_chunks
+from tierd.storage.s3.unpackworker import Places, UnpackWorker, attributes, clear, write_segments
 
 MEMORY = 160 << 20
 _COMMIT_S = 2.0
@@ -123,8 +125,9 @@ def _forget_other(staging: Path, content_id: str) -> None:
 class _Large:
     """A large file while its chunks arrive; `done` holds the chunks that an earlier attempt wrote."""
 
-    def __init__(self, fd: int, entry: Entry, digests: list[bytes], done: set[int]) -> None:
+    def __init__(self, fd: int, entry: Entry, digests: list[bytes], done: set[int], *, is_direct: bool) -> None:
         self.fd, self.entry, self.digests, self.done = fd, entry, digests, done
+        self.is_direct = is_direct
         self.missing = len(digests)
 
 
@@ -165,8 +168,8 @@ class _Unpack:
         self._attempt = int(manifest.meta.get("attempt", "0")) + 1
         self._ids = (os.geteuid(), os.getegid())
         self._large: dict[bytes, _Large] = {}
-        self._fetched: deque[tuple[Range, int]] = deque()
-        self._at_work: dict[int, Range] = {}
+        self._fetched: deque[tuple[Files, int]] = deque()
+        self._at_work: dict[int, Files] = {}
         self._next_commit = time.monotonic() + _COMMIT_S
         self._copied = 0
 
@@ -295,7 +298,11 @@ class _Unpack:
     def _move_on(self) -> None:
         """Pass on what was fetched, take what was written, wait for either."""
         for message in self._lanes.messages():
-            self._fetched.append(cast(tuple[Range, int], message))
+            part, slot = cast(tuple[Range, int], message)
+            if isinstance(part, Chunks):
+                self._written_chunks(part, slot)
+            else:
+                self._fetched.append((part, slot))
         while self._fetched:
             part, slot = self._fetched[0]
             if not self._crew.post(self._job(part, slot)):
@@ -308,13 +315,9 @@ class _Unpack:
             self._next_commit = time.monotonic() + _COMMIT_S
             self._manifest.commit()
 
-    def _job(self, part: Range, slot: int) -> tuple[object, ...]:
+    def _job(self, part: Files, slot: int) -> tuple[object, ...]:
         """What a process is told; see `UnpackWorker`."""
-        if isinstance(part, Files):
-            return ("files", slot, part.object.key, part.start, part.items)
-        path, size = part.item[PATH], part.item[SIZE]
-        digests = self._large[path].digests[part.first : part.last]
-        return ("chunks", slot, part.object.key, path, size, part.first, digests, part.data)
+        return (slot, part.object.key, part.start, part.items)
 
     def _missing(self, part: Files) -> Files:
         """The part without the files that an earlier attempt brought."""
@@ -339,14 +342,14 @@ class _Unpack:
         if large is None:
             entry = self._known.find(path)
             assert entry is not None
-            large = self._large[path] = self._open_large(entry, is_sparse=part.item[SEGMENTS] is not None)
+            large = self._large[path] = self._open_large(entry, is_plain=part.object.kind == "file")
         if all(chunk in large.done for chunk in range(part.first, part.last)):
             self._control.progress(bytes=part.size, files=0)
             self._note_chunks(large, part)
             return False
         return True
 
-    def _open_large(self, entry: Entry, *, is_sparse: bool) -> _Large:
+    def _open_large(self, entry: Entry, *, is_plain: bool) -> _Large:
         """The file in the tree: what an earlier attempt left of it, else a new one."""
         digests = self._known.chunks(entry.path)
         parent, _, name = entry.path.rpartition(b"/")
@@ -367,22 +370,26 @@ class _Unpack:
             finally:
                 os.close(directory)
             os.ftruncate(fd, entry.size)
-            if not is_sparse:
+            if is_plain:
                 _reserve(fd, entry.size)
         except OSError as error:
             raise write_refused(error, show(entry.path)) from error
-        return _Large(fd, entry, digests, done)
+        # Chunks of a plain file lie at the start of a slot: they can go straight from memory to the device.
+        return _Large(fd, entry, digests, done, is_direct=is_plain and go_direct(fd))
 
     def _written(self, slot: int) -> None:
-        """A process has written what lay in a slot."""
+        """A process has written the files that lay in a slot."""
         part = self._at_work.pop(slot)
         self._slots.free.append(slot)
-        if isinstance(part, Files):
-            self._copied += sum(file[SIZE] for file in part.items)
-            rows = [(file[PATH], _WHOLE) for file in part.items]
-            self._manifest.execute_many("INSERT OR REPLACE INTO fetched VALUES (?, ?)", rows)
-            return
+        self._copied += sum(file[SIZE] for file in part.items)
+        rows = [(file[PATH], _WHOLE) for file in part.items]
+        self._manifest.execute_many("INSERT OR REPLACE INTO fetched VALUES (?, ?)", rows)
+
+    def _written_chunks(self, part: Chunks, slot: int) -> None:
+        """A lane has written some chunks of a large file."""
+        self._slots.free.append(slot)
         self._copied += part.size
+        self._control.progress(bytes=part.size, files=0)
         path = part.item[PATH]
         rows = [(path, chunk) for chunk in range(part.first, part.last)]
         self._manifest.execute_many("INSERT OR REPLACE INTO fetched VALUES (?, ?)", rows)
@@ -432,12 +439,30 @@ class _Unpack:
             with memoryview(self._slots.memory) as whole, whole[slot : slot + part.stop - part.start] as view:
                 if len(view):
                     self._bucket.get_into(part.object.key, view, start=part.start, etag=part.object.etag)
+                if isinstance(part, Chunks):
+                    self._write_chunks(part, view, slot)
         except SourceGone as error:
             raise SourceGone(
                 f"{part.object.key} is missing from the bucket: the copy is not complete any more",
                 hint="Restore that object from a version of the bucket, or use another copy.",
             ) from error
         self._lanes.tell((part, slot))
+
+    def _write_chunks(self, part: Chunks, view: memoryview, slot: int) -> None:
+        """Check and write chunks of a large file: there is little to compute, and disks like several writers."""
+        path, size = part.item[PATH], part.item[SIZE]
+        large = self._large[path]
+        digests = large.digests[part.first : part.last]
+        check_chunks(view, path, part.object.key, size, part.first, digests, part.data)
+        try:
+            if large.is_direct:
+                # Past the page cache; what lies behind the last byte is cut off when the file is finished.
+                with memoryview(self._slots.memory) as whole, whole[slot : slot + round_up(len(view))] as padded:
+                    write_chunk(large.fd, padded, part.first * CHUNK, len(view))
+            else:
+                write_segments(large.fd, view, part.data)
+        except OSError as error:
+            raise write_refused(error, show(path)) from error
 
 
 def _reserve(fd: int, size: int) -> None:

@@ -1,8 +1,6 @@
 """What runs in each unpacking process: check what was fetched into a slot of shared memory, and write it.
 
-Jobs (tuples):
-    ("files", slot, key of the object, offset in it of the slot's first byte, [item (see `fetch.Item`)…])
-    ("chunks", slot, key of the object, path, size of the file, first chunk, digests of the chunks, data ranges)
+A job: (slot, key of the object, offset in it of the slot's first byte, [item (see `fetch.Item`)…]).
 The answer is the slot. An error leaves what was written; whoever resumes writes it again.
 """
 
@@ -13,18 +11,16 @@ import os
 from dataclasses import dataclass
 
 from tierd.fs.walk import open_directory, show, translate
-from tierd.storage.manifest import CHUNK, Entry
+from tierd.storage.manifest import Entry
 from tierd.storage.posix.crew import Answer, Job
 from tierd.storage.posix.limits import Board
 from tierd.storage.posix.metadata import write_refused
-from tierd.storage.posix.rangecopy import go_direct, round_up, write_chunk
 from tierd.storage.posix.writing import Attributes, keep_attributes, write_all
 from tierd.storage.s3.fetch import LENGTH, OFFSET, SEGMENTS, Item
 from tierd.storage.s3.index import Segments, unpack_segments
-from tierd.storage.s3.proof import check_chunks, check_file
+from tierd.storage.s3.proof import check_file
 
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_REOPEN = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +41,10 @@ class UnpackWorker:
         self._at: tuple[bytes, int] | None = None
 
     def handle(self, job: Job) -> Answer:
-        if job[0] == "files":
-            _, slot, key, start, items = job
-            for item in items:
-                self._board.check()
-                self._file(slot - start, key, item)
-        else:
-            self._chunks(*job[1:])
-            slot = job[1]
+        slot, key, start, items = job
+        for item in items:
+            self._board.check()
+            self._file(slot - start, key, item)
         return slot
 
     def _file(self, base: int, key: str, item: Item) -> None:
@@ -70,7 +62,7 @@ class UnpackWorker:
                 fd = os.open(name, _WRITE, mode, dir_fd=directory)
             try:
                 if segments is not None:
-                    _write_segments(fd, data, segments)
+                    write_segments(fd, data, segments)
                     os.ftruncate(fd, entry.size)
                 elif length:
                     write_all(fd, data, 0)
@@ -80,27 +72,6 @@ class UnpackWorker:
         except OSError as error:
             raise write_refused(error, show(entry.path)) from error
         self._board.count(self._number, entry.size, 1)
-
-    def _chunks(
-        self, slot: int, key: str, path: bytes, size: int, first: int, digests: list[bytes], data: Segments
-    ) -> None:
-        length = sum(stop - start for start, stop in data)
-        view = self._memory[slot : slot + length]
-        check_chunks(view, path, key, size, first, digests, data)
-        parent, _, name = path.rpartition(b"/")
-        try:
-            fd = os.open(name, _REOPEN, dir_fd=self._enter(parent))
-            try:
-                if data == ((first * CHUNK, first * CHUNK + length),) and go_direct(fd):
-                    # Past the page cache; what lies behind the last byte is cut off when the file is finished.
-                    write_chunk(fd, self._memory[slot : slot + round_up(length)], first * CHUNK, length)
-                else:
-                    _write_segments(fd, view, data)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise write_refused(error, show(path)) from error
-        self._board.count(self._number, min((first + len(digests)) * CHUNK, size) - first * CHUNK, 0)
 
     def _enter(self, path: bytes) -> int:
         """The directory, open; the last one stays open."""
@@ -133,7 +104,8 @@ def clear(dir_fd: int, name: bytes, dropped: int) -> None:
         os.rename(name, b"%d-%d" % (os.getpid(), st.st_ino), src_dir_fd=dir_fd, dst_dir_fd=dropped)
 
 
-def _write_segments(fd: int, data: memoryview, segments: Segments) -> None:
+def write_segments(fd: int, data: memoryview, segments: Segments) -> None:
+    """Write the data of a sparse file, which lies back to back, where it belongs."""
     used = 0
     for start, stop in segments:
         write_all(fd, data[used : used + stop - start], start)

@@ -250,9 +250,8 @@ class _Upload:
                     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
                 opened.append((full, fd, st, cached))
             while opened:
-                full, fd, st, cached = opened[0]
+                full, fd, st, cached = opened.pop(0)  # from here on it closes the file, also when it fails
                 self._regular(full, fd, st, cached, group=None)
-                del opened[0]
         finally:
             for _, fd, _, _ in opened:
                 os.close(fd)

@@ -7,8 +7,10 @@ import threading
 from tierd.errors import Corrupt, SourceChanged, Unsupported
 from tierd.storage.control import Control
 from tierd.storage.manifest import Manifest
+from tierd.storage.s3 import layout
 from tierd.storage.s3.bucket import Bucket
 from tierd.storage.s3.checksums import combine, crc64, hex_to_base64
+from tierd.storage.s3.commit import read_commit
 from tierd.storage.s3.index import Index, Object
 from tierd.storage.s3.lanes import Lanes, Patience
 
@@ -43,6 +45,7 @@ def verify_objects(bucket: Bucket, manifest: Manifest, mode: str, control: Contr
         index.remove(item.number)
     manifest.commit()
     if bad:
+        manifest.set_meta({"complete": None})
         item, what = min(bad)
         more = f" (and {len(bad) - 1} more objects)" if len(bad) > 1 else ""
         raise Corrupt(f"{item.key} in the bucket is not what was sent: {what}{more}", hint="It is sent again.")
@@ -87,6 +90,30 @@ class _Check:
             data = self._bucket.get(item.key, start=start, length=min(step, item.size - start), etag=item.etag)
             runs.append((crc64(data), len(data)))
         return combine(runs)
+
+
+def prove_commit(bucket: Bucket, manifest: Manifest) -> None:
+    """Prove that a copy exists as its manifest says: whoever has lost everything but the bucket finds it.
+
+    Raises:
+        SourceChanged: its commit object or its entries are missing, or others.
+    """
+    location, meta = manifest.meta["location"], manifest.meta
+    data = meta.get("data") or location
+    hint = "Restore it from a version of the bucket; until then the copy is not used."
+    try:
+        commit = read_commit(bucket, location)
+    except Corrupt as error:
+        raise SourceChanged(error.message, hint=hint) from error
+    if commit is None:
+        raise SourceChanged(f"{layout.commit_key(location)} is missing from the bucket", hint=hint)
+    if (commit.copy, commit.data, commit.content_id) != (location, data, manifest.content_id()):
+        raise SourceChanged(f"{layout.commit_key(location)} in the bucket tells of another copy", hint=hint)
+    entries = bucket.head(layout.entries_key(location))
+    if entries is None or entries.size != commit.entries_size:
+        raise SourceChanged(f"{layout.entries_key(location)} is missing from the bucket, or damaged", hint=hint)
+    if data != location and bucket.head(layout.user_key(data, location)) is None:
+        raise SourceChanged(f"nothing in the bucket keeps {data}, whose bytes {location} shares, from being deleted")
 
 
 def prove_objects(bucket: Bucket, manifest: Manifest) -> None:

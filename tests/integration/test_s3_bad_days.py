@@ -11,9 +11,10 @@ import pytest
 
 from tests.faulty_proxy import Fault, FaultyProxy, Way
 from tests.seaweed import Seaweed
-from tests.world import CLOUD, World, digest_tree, is_done, s3_settings
+from tests.world import CLOUD, FLASH, World, digest_tree, is_done, s3_settings
 from tierd.model.placement import Residency
 from tierd.model.transfer import TransferKind, TransferState
+from tierd.storage.manifest import Manifest
 
 
 @contextmanager
@@ -103,6 +104,32 @@ def test_an_upload_killed_in_the_middle_goes_on_where_it_was(tmp_path: Path, sea
         assert is_done(world.recall(snapshot))
         assert digest_tree(snapshot.path) == before
         assert world.litter() == []
+
+
+def test_a_recall_killed_in_the_middle_goes_on_but_not_after_a_crash_of_the_machine(
+    tmp_path: Path, seaweed: Seaweed
+) -> None:
+    """Within one life of the machine what was fetched is used; after a power cut nothing that was not synced is."""
+    with a_world(tmp_path, seaweed.endpoint) as world:
+        snapshot = world.make(files=4)
+        (snapshot.path / "large").write_bytes(os.urandom(60 << 20))
+        before = digest_tree(snapshot.path)
+        assert is_done(world.release(snapshot))
+        for is_crash in (False, True):
+            order = world.order(snapshot, TransferKind.RECALL)
+            _kill_after(world, 40 << 20)
+            world.step()
+            world.attempts.hook = None
+            if is_crash:
+                staged = world.roots[FLASH] / ".tierd" / "staging" / order.key / "manifest.db"
+                with Manifest.open(staged) as manifest:
+                    manifest.set_meta({"boot": "an earlier one"})
+            first = _bytes(world, "down")
+            assert is_done(world.finish(order))
+            fetched = _bytes(world, "down") - first
+            assert fetched > 60 << 20 if is_crash else fetched < 45 << 20
+            assert digest_tree(snapshot.path) == before
+            assert is_done(world.release(snapshot))
 
 
 def _kill_after(world: World, size: int) -> None:

@@ -236,7 +236,7 @@ class Carrier:
             # Nobody can have written to it through its path: what the catalog recorded is the only right answer.
             if here.placement is not None and here.placement.content_id != fresh.content_id():
                 raise Corrupt(
-                    f"the copy of {self.job.snapshot.ref} on tier {here.tier.name} is not the one that was stored there",
+                    f"what came from tier {here.tier.name} is not what was stored there of {self.job.snapshot.ref}",
                     hint="Nothing was put in place. Find out who can write to the bucket; use a version of it.",
                 )
             return

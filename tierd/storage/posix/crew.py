@@ -301,7 +301,10 @@ def _serve(sock: socket.socket, worker: Worker) -> None:
     """Take jobs until the parent closes the socket."""
     stream = sock.makefile("rb", buffering=1 << 16)
     while True:
-        head = stream.read(_FRAME.size)
+        try:
+            head = stream.read(_FRAME.size)
+        except ConnectionResetError:
+            return
         if len(head) < _FRAME.size:
             return
         job = marshal.loads(stream.read(_FRAME.unpack(head)[0]))

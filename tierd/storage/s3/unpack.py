@@ -85,7 +85,7 @@ class S3Copy:
         ):
             manifest, is_resumed = open_journal(staging / "manifest.db")
             try:
-                manifest.set_meta({"unpacks": content_id, "complete": None})
+                manifest.set_meta({"unpacks": content_id, "boot": _boot_id(), "complete": None})
                 _Unpack(self._bucket, known, manifest, places, slots, crew, is_resumed, limits.first, control).run()
                 manifest.end_bulk()
             except BaseException:
@@ -110,16 +110,25 @@ def _opened(staging: Path) -> Iterator[Places]:
 
 
 def _forget_other(staging: Path, content_id: str) -> None:
-    """What lies in the staging area may be of another copy that this transfer began with."""
+    """What lies in the staging area may be of another copy that this transfer began with, or from before a power cut.
+
+    The notes of what is done are written after the data, and neither is synced: after a crash of the machine the notes
+    may be there and the data not.
+    """
     path = staging / "manifest.db"
     if not path.exists():
         return
-    with Manifest.open(path) as manifest:
-        if manifest.meta.get("unpacks") == content_id:
+    with suppress(Corrupt), Manifest.open(path) as manifest:
+        if (manifest.meta.get("unpacks"), manifest.meta.get("boot")) == (content_id, _boot_id()):
             return
     delete_manifest(path)
     with translated(str(staging)), suppress(FileNotFoundError):
         shutil.rmtree(staging / "tree")
+
+
+def _boot_id() -> str:
+    """Another one after each start of the machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 class _Large:

@@ -305,7 +305,7 @@ class S3Storage:
         if not staging.exists():
             return
         patience = self._patience(control or Unlimited())
-        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+        with contextlib.suppress(Corrupt):
             location = self._location(transfer_key)
             if self.bucket.head(layout.commit_key(location)) is None:
                 delete_unused(self.bucket, location, patience)
@@ -336,10 +336,8 @@ class S3Storage:
         note = self.settings.state / "trash" / f"{transfer_key}.json"
         if not note.exists():
             return
-        with translated(str(note)):
-            condemned = json.loads(note.read_text())
         patience = self._patience(control)
-        for location in {condemned["copy"], condemned["data"]}:
+        for location in {_read_json(note, "copy"), _read_json(note, "data")}:
             if self.bucket.head(layout.commit_key(location)) is None:
                 delete_unused(self.bucket, location, patience)
         with translated(str(note)):
@@ -379,9 +377,9 @@ class S3Storage:
         """Where a staged copy will be.
 
         Raises:
-            FileNotFoundError, ValueError, KeyError: it was never said.
+            Corrupt: it was never said.
         """
-        return str(json.loads((self._staging(transfer_key) / "copy.json").read_text())["copy"])
+        return _read_json(self._staging(transfer_key) / "copy.json", "copy")
 
     def _manifest_path(self, site: Site) -> Path:
         return self.settings.state / "manifests" / f"{site.snapshot_key}.db"
@@ -397,6 +395,7 @@ def establish_identity(bucket: Bucket, name: str, *, known: str | None, now: dat
 
     Raises:
         TierOffline: it carries no identity although one is known, or not the known one, or cannot be reached.
+        StorageError: the store refuses to keep one, for instance for a missing right (Denied).
     """
     if known is not None:
         check_identity(bucket, known)
@@ -404,7 +403,7 @@ def establish_identity(bucket: Bucket, name: str, *, known: str | None, now: dat
     fresh = {"uuid": str(uuid.uuid4()), "name": name, "created_at": now.isoformat()}
     found = read_identity(bucket)
     if found is None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Conflict):  # another machine was first
             bucket.put(layout.IDENTITY, json.dumps(fresh, indent=1).encode(), storage_class="STANDARD", is_new=True)
         found = read_identity(bucket)
     if found is None:
@@ -454,6 +453,18 @@ def _as_published(commit: Commit) -> Published:
         entries=commit.entries,
         size_bytes=commit.size_bytes,
     )
+
+
+def _read_json(path: Path, key: str) -> str:
+    """One value of a small file that `_write_json` wrote.
+
+    Raises:
+        Corrupt: it is missing or damaged.
+    """
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))[key])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"{path} is missing or damaged", hint="`tierd audit --sweep` removes what it told of.") from error
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import shutil
 import stat
 import time
 from collections import deque
@@ -24,7 +23,7 @@ from typing import cast
 
 from tierd.errors import Corrupt, SourceGone
 from tierd.fs.linux import allocate, syncfs
-from tierd.fs.walk import open_directory, show, translated
+from tierd.fs.walk import open_directory, open_root, show, translated
 from tierd.storage.base import CopyLimits
 from tierd.storage.control import Control
 from tierd.storage.manifest import CHUNK, Entry, Manifest, delete_manifest
@@ -34,6 +33,7 @@ from tierd.storage.posix.limits import Board
 from tierd.storage.posix.metadata import write_refused
 from tierd.storage.posix.rangecopy import go_direct, round_up, write_chunk
 from tierd.storage.posix.staged import empty_dropped, finish_directories, make_private, sweep_strangers
+from tierd.storage.posix.trash import delete_tree
 from tierd.storage.posix.writing import keep_attributes, make_special
 from tierd.storage.s3.bucket import Bucket
 from tierd.storage.s3.fetch import LENGTH, OFFSET, PATH, SIZE, Chunks, Files, Range, ranges
@@ -44,6 +44,7 @@ from tierd.storage.s3.unpackworker import Places, UnpackWorker, attributes, clea
 MEMORY = 160 << 20
 _COMMIT_S = 2.0
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _REOPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHOLE = -1
 """In place of a chunk's number: the whole file is there."""
@@ -74,7 +75,7 @@ class S3Copy:
         """
         with Manifest.open(self._manifest) as known:
             content_id = known.content_id()
-        _forget_other(staging, content_id)
+        _forget_other(staging, content_id, control)
         slots = _Slots(max(self._bucket.settings.part_bytes, 2 * CHUNK) + CHUNK)
         board = Board(limits.processes, None)
         self._bucket.limit(down=limits.bytes_per_s)
@@ -109,7 +110,7 @@ def _opened(staging: Path) -> Iterator[Places]:
             os.close(fd)
 
 
-def _forget_other(staging: Path, content_id: str) -> None:
+def _forget_other(staging: Path, content_id: str, control: Control) -> None:
     """What lies in the staging area may be of another copy that this transfer began with, or from before a power cut.
 
     The notes of what is done are written after the data, and neither is synced: after a crash of the machine the notes
@@ -122,8 +123,12 @@ def _forget_other(staging: Path, content_id: str) -> None:
         if (manifest.meta.get("unpacks"), manifest.meta.get("boot")) == (content_id, _boot_id()):
             return
     delete_manifest(path)
-    with translated(str(staging)), suppress(FileNotFoundError):
-        shutil.rmtree(staging / "tree")
+    top = open_root(os.fsencode(staging))
+    try:
+        with translated(str(staging)):
+            delete_tree(top, b"tree", control.checkpoint)
+    finally:
+        os.close(top)
 
 
 def _boot_id() -> str:
@@ -247,8 +252,14 @@ class _Unpack:
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
-            if os.geteuid() != 0:  # it may have its final mode from an earlier attempt
-                os.chmod(name, 0o700, dir_fd=parent, follow_symlinks=False)
+            # Of an earlier attempt: it may have its final mode, and a default ACL that new files would inherit.
+            if os.geteuid() != 0:
+                os.chmod(name, 0o700, dir_fd=parent)
+            fd = os.open(name, _DIRECTORY, dir_fd=parent)
+            try:
+                make_private(fd)
+            finally:
+                os.close(fd)
 
     def _make_others(self) -> None:
         """Links, FIFOs, devices, and the further names of hard-linked entries."""

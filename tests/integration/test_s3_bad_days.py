@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from tests.faulty_proxy import Fault, FaultyProxy, Way
 from tests.seaweed import Seaweed
-from tests.world import CLOUD, FLASH, World, digest_tree, is_done, s3_settings
+from tests.world import CLOUD, FLASH, Trap, World, digest_tree, is_done, s3_settings
 from tierd.model.placement import Residency
 from tierd.model.transfer import TransferKind, TransferState
 from tierd.storage.manifest import Manifest
@@ -130,6 +131,26 @@ def test_a_recall_killed_in_the_middle_goes_on_but_not_after_a_crash_of_the_mach
             assert fetched > 60 << 20 if is_crash else fetched < 45 << 20
             assert digest_tree(snapshot.path) == before
             assert is_done(world.release(snapshot))
+
+
+def test_what_a_disk_damaged_is_fetched_again_into_a_finished_directory(world: World) -> None:
+    """A directory that has its default ACL already must not hand it on to what is written again."""
+    snapshot = world.make(files=6)
+    subprocess.run(["setfacl", "-d", "-m", "u:1234:rwx", str(snapshot.path / "sub")], check=True)
+    before = digest_tree(snapshot.path)
+    assert is_done(world.release(snapshot))
+    order = world.order(snapshot, TransferKind.RECALL)
+    world.step(trap=Trap(step="verify"))
+    staged = world.roots[FLASH] / ".tierd" / "staging" / order.key / "tree" / "sub" / "f1"
+    staged.write_bytes(bytes(staged.stat().st_size))
+    assert is_done(world.finish(order))
+    assert digest_tree(snapshot.path) == before
+    assert (
+        "1234"
+        not in subprocess.run(
+            ["getfacl", "-n", str(snapshot.path / "sub" / "f1")], check=True, capture_output=True, text=True
+        ).stdout
+    )
 
 
 def _kill_after(world: World, size: int) -> None:

@@ -14,6 +14,7 @@ from tests.faulty_proxy import Fault, FaultyProxy, Way
 from tests.seaweed import Seaweed
 from tests.world import CLOUD, FLASH, Trap, World, digest_tree, is_done, s3_settings
 from tierd.model.placement import Residency
+from tierd.model.policy import Policy
 from tierd.model.transfer import TransferKind, TransferState
 from tierd.storage.manifest import Manifest
 
@@ -197,6 +198,33 @@ def test_bytes_that_rotted_in_the_bucket_are_not_put_in_place(world: World, seaw
     assert transfer.state is TransferState.FAILED
     assert not snapshot.path.exists()
     assert world.residency(snapshot) is Residency.MIGRATED
+
+
+@pytest.mark.parametrize("rotten", ["f2", "large"])
+def test_rot_that_the_store_does_not_notice_is_found_before_anything_is_put_in_place(
+    tmp_path: Path, seaweed: Seaweed, rotten: str
+) -> None:
+    """The object has the ETag that was recorded, and nothing is read back from the disk: only the digests tell."""
+    settings = s3_settings(tmp_path, seaweed.endpoint)
+    world = World(tmp_path, s3=settings, policy=Policy(verify="size"))
+    try:
+        snapshot = world.make(files=4)
+        (snapshot.path / "large").write_bytes(os.urandom(9 << 20))
+        content = (snapshot.path / rotten).read_bytes()
+        assert is_done(world.release(snapshot))
+        key = next(k for k in world.keys("ds/v1/") if ("/files/" if rotten == "large" else "/packs/0") in k)
+        body = bytearray(world.bucket.get(key))
+        body[body.index(content) + len(content) // 2] ^= 1
+        changed = world.bucket.put(key, body)
+        with Manifest.open(settings.state / "manifests" / f"{snapshot.key}.db") as manifest:
+            manifest.execute("UPDATE object SET etag = ? WHERE key = ?", (changed.etag, key))
+            manifest.commit()
+        transfer = world.recall(snapshot)
+        assert transfer.error_code == "corrupt"
+        assert f"{rotten} is damaged in the bucket" in str(transfer.error)
+        assert not snapshot.path.exists()
+    finally:
+        world.close()
 
 
 def test_a_release_does_not_trust_a_copy_that_is_not_whole_any_more(world: World) -> None:

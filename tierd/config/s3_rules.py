@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from tierd.config.document import Document, Draft
 from tierd.config.fault import Faults
 from tierd.config.s3_values import is_address
-from tierd.model.s3 import S3Settings
+from tierd.model.s3 import ARCHIVE_CLASSES, S3Settings
 from tierd.model.units import format_size
 
 _AWS = ("amazonaws.com", "amazonaws.com.cn")
@@ -21,6 +21,7 @@ def check_s3(document: Document, faults: Faults) -> None:
     for tier in tiers:
         _check_encryption(tier, faults)
         _check_restore(tier, faults)
+        _check_verify(tier, faults)
         _check_packs(tier, faults)
         _check_addressing(tier, faults)
     for one, other in combinations(tiers, 2):
@@ -37,6 +38,12 @@ def _check_restore(tier: Draft, faults: Faults) -> None:
     if tier.s3.get("restore_tier") == "Expedited" and tier.s3.get("storage_class") == "DEEP_ARCHIVE":
         reason = "there is no expedited restore from DEEP_ARCHIVE"
         faults.add(f"{tier.where}.restore_tier", reason, 'Write "Standard" (hours) or "Bulk" (days).')
+
+
+def _check_verify(tier: Draft, faults: Faults) -> None:
+    if tier.s3.get("verify") == "read" and tier.s3.get("storage_class") in ARCHIVE_CLASSES:
+        reason = f"what is in {tier.s3['storage_class']} cannot be read back"
+        faults.add(f"{tier.where}.verify", reason, 'Write "store": the checksums that the store computed are compared.')
 
 
 def _check_packs(tier: Draft, faults: Faults) -> None:

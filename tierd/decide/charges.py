@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from datetime import datetime, timedelta
-from types import MappingProxyType
 
 from tierd.decide.wording import ago
 from tierd.model.placement import Placement
@@ -15,17 +13,6 @@ from tierd.model.units import format_duration
 
 _GIB = 1 << 30
 _MONTH = timedelta(days=30)
-_TAKES: Mapping[tuple[str, str], timedelta] = MappingProxyType(
-    {
-        ("GLACIER", "Expedited"): timedelta(minutes=5),
-        ("GLACIER", "Standard"): timedelta(hours=5),
-        ("GLACIER", "Bulk"): timedelta(hours=12),
-        ("DEEP_ARCHIVE", "Standard"): timedelta(hours=12),
-        ("DEEP_ARCHIVE", "Bulk"): timedelta(hours=48),
-    }
-)
-_LONGEST = timedelta(hours=48)
-"""For a combination that is not known: better too long than a job that waits in vain."""
 
 
 def restore(tier: Tier, copy: Placement) -> Restore | None:
@@ -44,7 +31,7 @@ def restore(tier: Tier, copy: Placement) -> Restore | None:
         tier=tier.name,
         storage_class=s3.storage_class,
         retrieval=s3.restore_tier,
-        takes=_TAKES.get((s3.storage_class, s3.restore_tier), _LONGEST),
+        takes=s3.restore_takes,
         cost=cost,
         currency=prices.currency,
     )

@@ -11,6 +11,16 @@ _FREE = frozenset({"delete", "abort"})
 _LIKE_GET = frozenset({"get", "head"})
 _GIB = 1 << 30
 
+_RESTORE_TAKES = {
+    ("GLACIER", "Expedited"): timedelta(minutes=5),
+    ("GLACIER", "Standard"): timedelta(hours=5),
+    ("GLACIER", "Bulk"): timedelta(hours=12),
+    ("DEEP_ARCHIVE", "Standard"): timedelta(hours=12),
+    ("DEEP_ARCHIVE", "Bulk"): timedelta(hours=48),
+}
+_LONGEST_RESTORE = timedelta(hours=48)
+"""For a combination that is not known: better too long than a job that waits in vain."""
+
 ARCHIVE_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes whose objects must be restored, for money and hours, before they can be read."""
 
@@ -92,6 +102,11 @@ class S3Settings:
     def is_archive(self) -> bool:
         """Whether objects must be restored before they can be read."""
         return self.storage_class in ARCHIVE_CLASSES
+
+    @property
+    def restore_takes(self) -> timedelta:
+        """How long a restore from an archive class usually takes (S3 User Guide, "Archive retrieval options")."""
+        return _RESTORE_TAKES.get((self.storage_class, self.restore_tier), _LONGEST_RESTORE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,7 +84,7 @@ profile = "tierd"
 credentials = "/etc/tierd/s3"
 encryption = "aws:kms"
 kms_key = "alias/tierd"
-storage_class = "DEEP_ARCHIVE"
+storage_class = "STANDARD_IA"
 restore_tier = "Bulk"
 restore_for = "14d"
 requester_pays = true
@@ -124,7 +124,7 @@ minimum = "180d"
         credentials=Path("/etc/tierd/s3"),
         encryption="aws:kms",
         kms_key="alias/tierd",
-        storage_class="DEEP_ARCHIVE",
+        storage_class="STANDARD_IA",
         restore_tier="Bulk",
         restore_for=timedelta(days=14),
         requester_pays=True,
@@ -234,6 +234,7 @@ def test_what_is_unusual_is_no_fault(checked: Checked, text: str) -> None:
         ('kms_key = "a"\nencryption = "AES256"', "kms_key", "is only used with", 'Write encryption = "aws:kms"'),
         ('storage_class = "glacier"', "storage_class", "cannot be a storage class", "in capitals"),
         ('restore_tier = "bulk"', "restore_tier", "'bulk' is unknown", '"Bulk"'),
+        ('verify = "read"\nstorage_class = "GLACIER"', "verify", "GLACIER cannot be read back", '"store"'),
         (
             'restore_tier = "Expedited"\nstorage_class = "DEEP_ARCHIVE"',
             "restore_tier",

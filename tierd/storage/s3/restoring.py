@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from pathlib import Path
-from types import MappingProxyType
 
 from tierd.errors import SourceChanged, SourceGone
 from tierd.fs.walk import translated
@@ -29,17 +28,6 @@ from tierd.storage.s3.bucket import Bucket, ObjectInfo
 from tierd.storage.s3.index import Object
 from tierd.storage.s3.lanes import Lanes, Patience
 
-_TAKES: Mapping[tuple[str, str], timedelta] = MappingProxyType(
-    {
-        ("GLACIER", "Expedited"): timedelta(minutes=5),
-        ("GLACIER", "Standard"): timedelta(hours=5),
-        ("GLACIER", "Bulk"): timedelta(hours=12),
-        ("DEEP_ARCHIVE", "Standard"): timedelta(hours=12),
-        ("DEEP_ARCHIVE", "Bulk"): timedelta(hours=48),
-    }
-)
-_LONGEST = timedelta(hours=48)
-"""For a combination that is not known."""
 _DAY = timedelta(days=1)
 _MARGIN = timedelta(hours=12)
 """What is archived again sooner than this (or a quarter of `restore_for`) might not be read until then."""
@@ -96,7 +84,7 @@ def make_readable(
     if archived or ongoing:
         asked = _Asked.read(note, copy)
         if archived or asked is None:
-            asked = _Asked(copy=copy, at=now, expected_at=now + _takes(settings))
+            asked = _Asked(copy=copy, at=now, expected_at=now + settings.restore_takes)
             asked.write(note)  # before it is asked: a crash in between loses a moment, not the time it takes
     _ask_for(bucket, archived + expiring, control)
     if asked is None:
@@ -149,10 +137,6 @@ def _do(bucket: Bucket, objects: list[Object], work: Callable[[Object], None], c
         for item in objects:
             lanes.run(lambda item=item: work(item))  # type: ignore[misc]
         lanes.drain()
-
-
-def _takes(settings: S3Settings) -> timedelta:
-    return _TAKES.get((settings.storage_class, settings.restore_tier), _LONGEST)
 
 
 @dataclass(frozen=True, kw_only=True)

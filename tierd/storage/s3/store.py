@@ -391,7 +391,7 @@ class S3Storage:
 def establish_identity(bucket: Bucket, name: str, *, known: str | None, now: datetime) -> str:
     """Return the tier's uuid, creating the identity in a prefix that no tierd has used.
 
-    Several machines may share a prefix: they then share the identity.
+    A machine that takes the place of another one finds that one's identity there, and takes it over.
 
     Raises:
         TierOffline: it carries no identity although one is known, or not the known one, or cannot be reached.

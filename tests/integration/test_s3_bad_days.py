@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from tests.faulty_proxy import Fault, FaultyProxy, Way
 from tests.seaweed import Seaweed
 from tests.world import CLOUD, FLASH, Trap, World, digest_tree, is_done, s3_settings
+from tierd.daemon.remote import Remote
 from tierd.model.placement import Residency
 from tierd.model.policy import Policy
 from tierd.model.transfer import TransferKind, TransferState
@@ -260,6 +262,23 @@ def test_a_key_that_may_only_read_says_which_right_is_missing(tmp_path: Path) ->
             assert digest_tree(snapshot.path) == before
     finally:
         server.kill()
+
+
+def test_a_tier_is_back_when_its_credentials_are_corrected(world: World, tmp_path: Path) -> None:
+    right = (tmp_path / "credentials").read_text()
+    (tmp_path / "credentials").write_text(right.replace("tierd-secret", "wrong"))
+    tier = next(t for t in world.config.tiers if t.name == CLOUD)
+    is_changed = threading.Event()
+    remote = Remote(tier, world.catalog, lambda: world.now, is_changed.set, interval_s=0.1)
+    try:
+        usage = remote.look(0)
+        assert not usage.is_online
+        assert "secret key" in str(usage.offline_reason)
+        (tmp_path / "credentials").write_text(right)
+        assert is_changed.wait(20)
+        assert remote.look(0).is_online
+    finally:
+        remote.stop()
 
 
 def test_a_bucket_with_versioning_is_used_like_any_other(world: World, tmp_path: Path, seaweed: Seaweed) -> None:

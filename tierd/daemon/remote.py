@@ -30,14 +30,21 @@ class Remote:
 
     Args:
         on_change: called when the store came back or went away.
+        interval_s: between two questions.
     """
 
     def __init__(
-        self, tier: Tier, catalog: Catalog, clock: Callable[[], datetime], on_change: Callable[[], None]
+        self,
+        tier: Tier,
+        catalog: Catalog,
+        clock: Callable[[], datetime],
+        on_change: Callable[[], None],
+        interval_s: float = _INTERVAL_S,
     ) -> None:
         assert tier.s3 is not None
         self._tier = tier
         self._catalog, self._clock, self._on_change = catalog, clock, on_change
+        self._interval_s = interval_s
         patient = min(_PATIENCE_S, tier.s3.retry_for_s)
         self._settings = replace(tier.s3, retry_for_s=patient, timeout_s=min(_PATIENCE_S, tier.s3.timeout_s))
         self._bucket: Bucket | None = None
@@ -63,7 +70,7 @@ class Remote:
         self._stop.set()
 
     def _loop(self) -> None:
-        while not self._stop.wait(_INTERVAL_S):
+        while not self._stop.wait(self._interval_s):
             before = self._reason
             self._ask()
             if before != self._reason:
@@ -84,3 +91,4 @@ class Remote:
             self._reason = None
         except TierdError as error:
             self._reason = error.message
+            self._bucket = None  # made anew: with the credentials that somebody may have corrected by then

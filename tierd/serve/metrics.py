@@ -178,7 +178,7 @@ def _stores(view: View, asked: Mapping[TierName, Mapping[str, Counts]]) -> Itera
     moved = CounterMetricFamily("tierd_store_bytes", "Bytes of bodies.", labels=("tier", "direction"))
     cost = GaugeMetricFamily(
         "tierd_store_estimated_cost",
-        "What these requests and bytes cost by the configured prices, storage left out; absent without prices.",
+        "What these requests and bytes cost, storage left out; absent where a price that it depends on is not set.",
         labels=("tier", "currency"),
     )
     for tier in (t for t in view.tiers if t.s3 is not None):

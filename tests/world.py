@@ -36,8 +36,8 @@ from tierd.storage.posix.identity import establish_identity
 from tierd.storage.posix.store import PosixStorage
 from tierd.storage.s3 import layout
 from tierd.storage.s3.bucket import Bucket
+from tierd.storage.s3.identity import establish_identity as establish_s3_identity
 from tierd.storage.s3.store import S3Storage
-from tierd.storage.s3.store import establish_identity as establish_s3_identity
 
 FLASH, HDD, CLOUD = TierName("flash"), TierName("hdd"), TierName("cloud")
 

@@ -79,7 +79,7 @@ class Remote:
     def _ask(self) -> None:
         # Here, so that a daemon without such a tier does not load their libraries.
         from tierd.storage.s3.bucket import Bucket
-        from tierd.storage.s3.store import establish_identity
+        from tierd.storage.s3.identity import establish_identity
 
         try:
             if self._bucket is None:

@@ -14,9 +14,9 @@ from tierd.storage.s3 import layout
 from tierd.storage.s3.bucket import Bucket, ObjectInfo
 from tierd.storage.s3.checksums import combine, crc64
 from tierd.storage.s3.commit import Commit, fetch_manifest, read_commit
+from tierd.storage.s3.identity import check_identity
 from tierd.storage.s3.index import Index, Object
 from tierd.storage.s3.lanes import Lanes, Patience
-from tierd.storage.s3.store import check_identity
 
 _RESTORE = "Restore it from a version of the bucket, or use another copy: `tierd ls` shows which there are."
 _ARCHIVED = "Objects of an archive class cannot be read without being restored; the others were looked at."

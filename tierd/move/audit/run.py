@@ -24,8 +24,8 @@ from tierd.move.audit.values import Finding, Held, Kind, Known, Question, Report
 from tierd.storage.control import Control
 from tierd.storage.posix.identity import check_identity
 from tierd.storage.s3.bucket import Bucket
+from tierd.storage.s3.identity import check_identity as check_remote_identity
 from tierd.storage.s3.lanes import Patience
-from tierd.storage.s3.store import check_identity as check_remote_identity
 
 
 def audit(config: Config, catalog: Catalog, question: Question, control: Control, *, now: datetime) -> Report:

@@ -25,8 +25,8 @@ from tierd.storage.posix.prove import prove_unchanged
 from tierd.storage.posix.store import side_of
 from tierd.storage.s3.bucket import Bucket
 from tierd.storage.s3.found import find_copies as find_objects
+from tierd.storage.s3.identity import read_identity as read_remote_identity
 from tierd.storage.s3.lanes import Patience
-from tierd.storage.s3.store import read_identity as read_remote_identity
 
 
 def look(config: Config, control: Control) -> Found:

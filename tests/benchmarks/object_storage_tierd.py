@@ -29,8 +29,8 @@ from tierd.model.s3 import S3Settings  # noqa: E402
 from tierd.storage.base import CopyLimits, Site, Tree  # noqa: E402
 from tierd.storage.control import Unlimited  # noqa: E402
 from tierd.storage.s3.bucket import Bucket  # noqa: E402
-from tierd.storage.s3.index import Index  # noqa: E402
 from tierd.storage.s3.identity import establish_identity  # noqa: E402
+from tierd.storage.s3.index import Index  # noqa: E402
 from tierd.storage.s3.store import S3Storage  # noqa: E402
 
 _GETS = 200

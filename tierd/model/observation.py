@@ -32,12 +32,41 @@ class Measure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Who accessed a snapshot, as far as the kernel still knew when it was asked.
+
+    Attributes:
+        program: name of the process (`comm`); "" when it had ended before it could be asked.
+        uid: of its owner; None when unknown.
+        job: what it runs in, as `<kind>:<id>`: `slurm:4711`, `docker:3f2a91c07b4e`, `podman:…`, `containerd:…`,
+            `pod:<uid>`, `unit:jupyter.service`, `session:3`; None when it is in none of these, or unknown.
+    """
+
+    program: str = ""
+    uid: int | None = None
+    job: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderTally:
+    """What one reader did to one snapshot since the last flush: from `first_at` to `last_at`, `reads` and `writes`
+    events seen (merged by the kernel: a lower bound of the accesses)."""
+
+    reader: Reader
+    first_at: datetime
+    last_at: datetime
+    reads: int = 0
+    writes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class AccessBatch:
     """Accesses of one snapshot since the last flush.
 
     Attributes:
         read_at, written_at: the newest of each kind, None where there was none.
         reads, writes: how many events were merged.
+        readers: who it was; empty where the back end cannot tell, or is told not to.
     """
 
     snapshot_id: SnapshotId
@@ -46,6 +75,7 @@ class AccessBatch:
     reads: int = 0
     writes: int = 0
     source: AccessSource = AccessSource.EVENTS
+    readers: tuple[ReaderTally, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,9 +110,13 @@ MOVER = (
     Key("release_wait", values.seconds_or_zero, "release_wait_s"),
 )
 OBSERVE = (
-    Key("tracker", values.choice("auto", "watchdog", "atime")),
+    Key("tracker", values.choice("auto", "fanotify", "watchdog", "atime")),
     Key("scan_interval", values.seconds, "scan_interval_s"),
     Key("flush_interval", values.seconds, "flush_interval_s"),
+    Key("attribution", values.boolean),
+    Key("ignore_programs", values.patterns),
+    Key("ignore_cgroups", values.patterns),
+    Key("ignore_users", values.user_ids),
 )
 LOG = (
     Key("level", values.choice("debug", "info", "warning", "error")),

@@ -56,14 +56,21 @@ class ObserveConfig:
     """How the mounts are watched.
 
     Attributes:
-        tracker: "auto", "watchdog" or "atime".
+        tracker: "auto", "fanotify", "watchdog" or "atime".
         scan_interval_s: seconds between full scans of all datasets.
         flush_interval_s: seconds between writes of access times to the catalog.
+        attribution: whether to keep who reads (program, user, job).
+        ignore_programs, ignore_cgroups: shell patterns on the names of processes and on their control groups;
+            ignore_users: user ids. Their reading does not count as use (where the tracker can tell: fanotify).
     """
 
     tracker: str = "auto"
     scan_interval_s: float = 3600.0
     flush_interval_s: float = 1.0
+    attribution: bool = True
+    ignore_programs: tuple[str, ...] = ("updatedb*", "plocate*", "mlocate*", "tracker-*", "baloo_*", "restic", "borg")
+    ignore_cgroups: tuple[str, ...] = ()
+    ignore_users: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ Each reader takes any TOML value and raises `InvalidRequest` (message: what is w
 from __future__ import annotations
 
 import os
+import pwd
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -223,6 +224,32 @@ def user_names(value: object) -> tuple[str, ...]:
     if not all(isinstance(user, str) and user.strip() and user.isprintable() for user in value):
         raise InvalidRequest("has an entry that is no user name", hint=hint)
     return tuple(value)
+
+
+def patterns(value: object) -> tuple[str, ...]:
+    """A list of shell patterns."""
+    if not isinstance(value, list):
+        raise InvalidRequest(f"is {type_name(value)}, not a list", hint='Write a list, like ["restic", "borg*"].')
+    return tuple(text(each) for each in value)
+
+
+def user_ids(value: object) -> tuple[int, ...]:
+    """A list of users of this machine, by name or number, as numbers."""
+    hint = 'Write a list of users, like ["backup", 1234].'
+    if not isinstance(value, list):
+        raise InvalidRequest(f"is {type_name(value)}, not a list", hint=hint)
+    found: list[int] = []
+    for user in value:
+        if isinstance(user, int) and not isinstance(user, bool) and user >= 0:
+            found.append(user)
+            continue
+        if not isinstance(user, str):
+            raise InvalidRequest(f"has an entry {user!r} that is no user", hint=hint)
+        try:
+            found.append(pwd.getpwnam(user).pw_uid)
+        except (KeyError, ValueError):
+            raise InvalidRequest(f"has a user {user!r} that this machine does not know", hint=hint) from None
+    return tuple(found)
 
 
 def listen_or_off(value: object) -> str | None:

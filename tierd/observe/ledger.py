@@ -8,8 +8,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tierd.model.dataset import AccessSource, SnapshotId
-from tierd.model.observation import AccessBatch
+from tierd.model.observation import AccessBatch, Reader, ReaderTally
 from tierd.observe.tracker import Dirty
+
+_MOST_READERS = 32
+"""Told apart per snapshot and drain; the others are one reader of whom nothing is known."""
+
+
+@dataclass(slots=True)
+class _ByReader:
+    first_at: datetime
+    last_at: datetime
+    reads: int = 0
+    writes: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -30,17 +41,29 @@ class Tally:
     suppressions: int = 0
     is_dirty: bool = False
     is_blind: bool = False
+    readers: dict[Reader, _ByReader] = field(default_factory=dict)
 
     # The time given last wins, not the latest: after the clock jumped back it is the one that is true.
 
-    def read(self, at: datetime) -> None:
-        self.reads += 1
+    def read(self, at: datetime, by: Reader | None = None, count: int = 1) -> None:
+        self.reads += count
         self.read_at = at
+        if by is not None:
+            self._of(by, at).reads += count
 
-    def write(self, at: datetime) -> None:
+    def write(self, at: datetime, by: Reader | None = None) -> None:
         self.writes += 1
         self.written_at = at
         self.is_dirty = True
+        if by is not None:
+            self._of(by, at).writes += 1
+
+    def _of(self, reader: Reader, at: datetime) -> _ByReader:
+        if reader not in self.readers and len(self.readers) >= _MOST_READERS:
+            reader = Reader()
+        found = self.readers.setdefault(reader, _ByReader(at, at))
+        found.first_at, found.last_at = min(found.first_at, at), max(found.last_at, at)
+        return found
 
     def take(self, now: datetime, source: AccessSource) -> AccessBatch:
         batch = AccessBatch(
@@ -50,7 +73,18 @@ class Tally:
             reads=self.reads,
             writes=self.writes,
             source=source,
+            readers=tuple(
+                ReaderTally(
+                    reader=reader,
+                    first_at=min(by.first_at, now),
+                    last_at=min(by.last_at, now),
+                    reads=by.reads,
+                    writes=by.writes,
+                )
+                for reader, by in self.readers.items()
+            ),
         )
+        self.readers.clear()
         self.reads = self.writes = 0
         self.read_at = self.written_at = None
         return batch

@@ -45,6 +45,7 @@ class WatchdogTracker:
         fallback: follows the trees that the limit of watches does not allow.
         max_watches: directories watched at most; None leaves it to the kernel.
         retry_s: seconds between looks for trees whose path is missing.
+        missed: why no better back end is used, and what to do about it.
 
     Raises:
         OSError: there is no inotify, or the user has too many instances (EMFILE).
@@ -57,9 +58,11 @@ class WatchdogTracker:
         fallback: Tracker | None = None,
         max_watches: int | None = None,
         retry_s: float = 5.0,
+        missed: str | None = None,
     ) -> None:
         self._clock = clock
         self._fallback = fallback
+        self._missed = missed
         self._queue = InotifyQueue()
         self._ledger = Ledger(AccessSource.EVENTS)
         self._forest = Forest(self._queue, max_watches=max_watches)
@@ -118,7 +121,7 @@ class WatchdogTracker:
     def status(self) -> TrackerStatus:
         limited, missing, is_pending = self._planter.counts()
         faults: list[str] = []
-        notes: list[str] = []
+        notes = [self._missed] if self._missed else []
         if self._reader.ident is not None and not (self._reader.is_alive() and self._planter.is_alive):
             faults.append("stopped" if self._stopping.is_set() else "a thread of the tracker ended unexpectedly")
         if limited:

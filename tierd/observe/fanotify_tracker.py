@@ -1,0 +1,403 @@
+"""Access tracking by fanotify: one mark per file system, none per directory, and the process is known.
+
+One thread takes events in. It waits a moment after the first: events of one process in one directory merge in the
+queue meanwhile, so that an epoch over a million files costs a few hundred events. Opens are reported all the time
+while they are few, for a moment of each second while they are many (see `duty`); changes always are.
+
+Nobody waits for tierd: the queue may overflow (16,384 events), which is repaired by a look at everything on that
+file system; whoever reads does not notice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from tierd.fs.fanotify import CHANGES, MOVED, NAMES, ONDIR, OPEN, Q_OVERFLOW, Event
+from tierd.model.dataset import AccessSource, SnapshotId
+from tierd.model.observation import AccessBatch, Reader
+from tierd.observe.directories import Inode, Owner, Tree, inode_at
+from tierd.observe.duty import PROBE_S
+from tierd.observe.filesystems import Filesystem, Filesystems
+from tierd.observe.ledger import Ledger, Tally
+from tierd.observe.tracker import Clock, Dirty, Tracker, TrackerStatus, Watch
+from tierd.observe.who import Who
+
+_PAUSE_S = 0.1
+_GRACE = timedelta(seconds=1)
+"""An open says nothing of its kind: when the same process writes in the same directory before this, it was no read."""
+_MOST_OPENS = 4096
+_REPAIR_REST_S = 60.0
+_FOREVER_S = 3600.0
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+class FanotifyTracker:
+    """The fanotify back end. See `Tracker` for the contract.
+
+    A read that began while opens were not listened for is not seen; see `duty`, and `sample_every_s`.
+
+    Args:
+        clock: the time of an event, read once per batch.
+        fallback: follows the trees on file systems that fanotify cannot mark.
+        who: tells who a process is.
+        retry_s: seconds between looks for trees whose path is missing.
+        sample_every_s: seconds after which snapshots of which nothing was seen are reported as dirty, where opens
+            were not listened for all the time: measuring them tells their access times.
+
+    Raises:
+        OSError: fanotify cannot be used here: EPERM without CAP_SYS_ADMIN, EINVAL before Linux 5.9.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        fallback: Tracker | None = None,
+        who: Who | None = None,
+        retry_s: float = 5.0,
+        sample_every_s: float = 3600.0,
+    ) -> None:
+        self._clock = clock
+        self._fallback = fallback
+        self._who = who or Who()
+        self._retry_s, self._sample_every_s = retry_s, sample_every_s
+        self._ledger = Ledger(AccessSource.EVENTS)
+        self._changed = threading.Condition(self._ledger.lock)
+        self._systems = Filesystems()
+        self._watches: list[Watch] = []
+        self._watches_due = False
+        self._trees: dict[Watch, Tree] = {}
+        self._missing = 0
+        self._opens: dict[tuple[bytes, int], tuple[Tally, Reader, datetime]] = {}
+        self._seen = self._lost = 0
+        self._repair_due: dict[Filesystem, float] = {}
+        self._repaired_at: dict[Filesystem, float] = {}
+        self._sample_due = time.monotonic() + sample_every_s
+        self._read_since: set[SnapshotId] = set()
+        self._handed_over: list[Watch] = []
+        self._wanted_round = self._done_round = 0
+        self._is_stopping = False
+        self._is_busy = False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread = threading.Thread(target=self._run, name="tierd-fanotify", daemon=True)
+
+    # Tracker
+
+    def start(self, watches: Sequence[Watch]) -> None:
+        self._set(watches)
+        if self._fallback is not None:
+            self._fallback.start(())
+        self._thread.start()
+
+    def update(self, watches: Sequence[Watch]) -> None:
+        self._set(watches)
+
+    def _set(self, watches: Sequence[Watch]) -> None:
+        with self._changed:
+            self._watches, self._watches_due = list(watches), True
+            self._ledger.retain({w.snapshot_id for w in watches if w.snapshot_id is not None})
+        self._poke()
+
+    def stop(self) -> None:
+        with self._changed:
+            if self._is_stopping:
+                return
+            self._is_stopping = True
+        self._poke()
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._fallback is not None:
+            self._fallback.stop()
+        with self._changed:
+            self._settle_opens(self._clock(), is_last=True)
+            self._changed.notify_all()
+        self._systems.close()
+
+    def drain(self) -> list[AccessBatch]:
+        now = self._clock()
+        with self._changed:
+            self._settle_opens(now)
+            batches = self._ledger.drain(now)
+        return batches + (self._fallback.drain() if self._fallback is not None else [])
+
+    def drain_dirty(self) -> Dirty:
+        own = self._ledger.drain_dirty()
+        if self._fallback is None:
+            return own
+        other = self._fallback.drain_dirty()
+        return Dirty(datasets=own.datasets | other.datasets, snapshots=own.snapshots | other.snapshots)
+
+    def status(self) -> TrackerStatus:
+        faults: list[str] = []
+        if self._thread.ident is not None and not self._thread.is_alive():
+            faults.append("stopped" if self._is_stopping else "the thread of the tracker ended unexpectedly")
+        with self._changed:
+            systems, refused = self._systems.all(), dict(self._systems.refused)
+            seen, lost, missing, trees = self._seen, self._lost, self._missing, len(self._trees)
+            is_pending = self._watches_due
+        if lost:
+            faults.append(f"the kernel's queue overflowed {lost} times; each time everything there was looked at again")
+        notes = [f"opens and changes on {len(systems)} file systems (fanotify)"]
+        now = time.monotonic()
+        notes += [
+            f"{os.fsdecode(system.where)} is so busy that opens are listened for only "
+            f"{system.duty.coverage(now):.0%} of the time; access times tell the rest"
+            for system in systems
+            if system.duty.is_sparing
+        ]
+        if refused and self._fallback is not None:
+            other = self._fallback.status()
+            which = ", ".join(f"{os.fsdecode(path)} ({reason})" for path, reason in sorted(refused.items()))
+            note = f"followed by {other.name} instead: {which}"
+            (faults if other.is_degraded else notes).append(f"{note}; {other.detail}" if other.is_degraded else note)
+            seen, lost, trees = seen + other.events_seen, lost + other.events_lost, trees + other.watches
+        if missing:
+            notes.append(f"{missing} watched paths are missing now")
+        if is_pending:
+            notes.append("watches are being set up")
+        return TrackerStatus(
+            name="fanotify",
+            is_degraded=bool(faults),
+            detail="; ".join(faults + notes),
+            events_seen=seen,
+            events_lost=lost,
+            watches=trees,
+        )
+
+    def suppress(self, snapshot_id: SnapshotId) -> None:
+        """Only a process that ended before it could be asked is taken for one of ours while this lasts."""
+        with self._changed:
+            self._ledger.tally(snapshot_id).suppressions += 1
+        if self._fallback is not None:
+            self._fallback.suppress(snapshot_id)
+
+    def unsuppress(self, snapshot_id: SnapshotId) -> None:
+        self._wait_for_round(1.0)  # tierd's last reads may still be in the queue
+        with self._changed:
+            tally = self._ledger.tally(snapshot_id)
+            tally.suppressions = max(0, tally.suppressions - 1)
+        if self._fallback is not None:
+            self._fallback.unsuppress(snapshot_id)
+
+    def sync(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        if not self._wait_for_round(timeout_s):
+            return False
+        return self._fallback is None or self._fallback.sync(max(0.0, deadline - time.monotonic()))
+
+    def _wait_for_round(self, timeout_s: float) -> bool:
+        with self._changed:
+            # A round that is under way may have passed the event already, so only the next one counts.
+            self._wanted_round += 1
+            wanted = self._wanted_round
+            self._poke()
+            self._changed.wait_for(lambda: self._done_round >= wanted or not self._thread.is_alive(), timeout_s)
+            return self._done_round >= wanted
+
+    def _poke(self) -> None:
+        os.eventfd_write(self._wake, 1)
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            with _MOUNTS.open() as mounts:
+                while not self._is_stopping:
+                    self._round(is_remounted=self._pause(mounts.fileno()))
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _pause(self, mounts: int) -> bool:
+        """Wait until there is something to do: events, a wish, or an appointment. True: the mounts changed.
+
+        After a busy round it rests first: so the first event of a process is looked at while the process still lives,
+        and those that follow merge.
+        """
+        ready = _ready([self._wake], timeout_s=self._until_due(_PAUSE_S), mounts=mounts) if self._is_busy else set()
+        if not ready:
+            groups = [system.group.fd for system in self._systems.all()]
+            ready = _ready([*groups, self._wake], timeout_s=self._until_due(_FOREVER_S), mounts=mounts)
+        return mounts in ready
+
+    def _until_due(self, longest_s: float) -> float:
+        due = [system.duty.change_due for system in self._systems.all()]
+        due += [*self._repair_due.values(), self._sample_due]
+        if self._missing:
+            longest_s = min(longest_s, self._retry_s)
+        return max(0.0, min([longest_s, *(at - time.monotonic() for at in due)]))
+
+    def _round(self, *, is_remounted: bool) -> None:
+        with self._changed:
+            wanted = self._wanted_round
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        if is_remounted or self._watches_due or self._missing:
+            self._place(is_remounted=is_remounted)
+        seen = self._seen
+        for system in self._systems.all():
+            self._attend(system)
+        self._is_busy = self._seen > seen
+        self._repair()
+        self._sample()
+        with self._changed:
+            if not self._watches_due:
+                self._done_round = max(self._done_round, wanted)
+                self._changed.notify_all()
+
+    def _attend(self, system: Filesystem) -> None:
+        """Take in what is in a file system's queue, and decide whether opens are listened for from now on."""
+        duty = system.duty
+        while events := system.group.read():
+            opens = self._take_in(system, events)
+            if opens and duty.wants_probe(time.monotonic()):
+                self._probe(system)
+        if duty.tick(time.monotonic()):
+            system.listen(is_on=duty.is_listening)
+            if duty.is_listening:
+                self._probe(system)
+
+    def _probe(self, system: Filesystem) -> None:
+        """Count opens at the rate at which they are made; see `duty`."""
+        began, opens = time.monotonic(), 0
+        until = began + PROBE_S
+        while (now := time.monotonic()) < until:
+            events = system.group.read()
+            if events:
+                opens += self._take_in(system, events)
+            else:
+                _ready([system.group.fd], timeout_s=until - now)
+        system.duty.probed(time.monotonic(), opens, now - began)
+
+    # Events
+
+    def _take_in(self, system: Filesystem, events: list[Event]) -> int:
+        """Returns how many were opens of files."""
+        now, opens, directories = self._clock(), 0, system.directories
+        with self._changed, directories.mounted():
+            self._seen += len(events)
+            for mask, pid, handle in events:
+                if mask & Q_OVERFLOW:
+                    self._lost += 1
+                    self._repair_due.setdefault(system, self._repaired_at.get(system, -_REPAIR_REST_S) + _REPAIR_REST_S)
+                    continue
+                if mask & OPEN and not mask & ONDIR:
+                    opens += 1
+                elif not mask & CHANGES:
+                    continue  # somebody looks at a directory
+                owner = directories.owner(handle)
+                if owner.is_somebodys:
+                    self._take_in_one(system, owner, mask, pid, handle, now)
+        return opens
+
+    def _take_in_one(self, system: Filesystem, owner: Owner, mask: int, pid: int, handle: bytes, now: datetime) -> None:
+        if mask & NAMES and owner.children:
+            system.directories.look_again(owner.children)
+        if mask & MOVED and mask & ONDIR:
+            system.directories.forget()
+        process = self._who.look(pid)
+        if mask & NAMES and not process.is_ours:
+            self._ledger.dirty_datasets |= owner.datasets
+        if owner.tree is None:
+            return
+        tally = owner.tree.tally
+        if process.is_ours or (process.is_gone and tally.suppressions and not mask & CHANGES):
+            tally.is_dirty |= bool(mask & CHANGES)  # our own doing is a reason to measure, and no access
+        elif mask & CHANGES:
+            self._opens.pop((handle, pid), None)
+            tally.write(now, process.reader)
+        elif not process.is_ignored:
+            self._opens.setdefault((handle, pid), (tally, process.reader, now))
+            self._read_since.add(tally.snapshot_id)
+            if len(self._opens) > _MOST_OPENS:
+                self._settle_oldest_open(now)
+
+    def _settle_opens(self, now: datetime, *, is_last: bool = False) -> None:
+        while self._opens:
+            _, _, at = next(iter(self._opens.values()))
+            if not is_last and now - _GRACE < at <= now:  # one from the future, before the clock jumped, is old
+                return
+            self._settle_oldest_open(now)
+
+    def _settle_oldest_open(self, now: datetime) -> None:
+        tally, reader, at = self._opens.pop(next(iter(self._opens)))
+        at = min(at, now)
+        tally.read(at if tally.read_at is None else max(at, min(tally.read_at, now)), reader)
+
+    # What was not seen
+
+    def _repair(self) -> None:
+        """Some time after events were lost: everything on that file system may have changed."""
+        now = time.monotonic()
+        for system in [s for s, due in self._repair_due.items() if due <= now]:
+            del self._repair_due[system]
+            self._repaired_at[system] = now
+            self._doubt(system)
+
+    def _doubt(self, system: Filesystem) -> None:
+        with self._changed:
+            for tree in system.directories.trees:
+                tree.tally.is_dirty = True
+            self._ledger.dirty_datasets |= system.directories.datasets
+
+    def _sample(self) -> None:
+        now = time.monotonic()
+        if now < self._sample_due:
+            return
+        self._sample_due = now + self._sample_every_s
+        with self._changed:
+            for system in self._systems.all():
+                if system.has_spared:
+                    system.has_spared = system.duty.is_sparing
+                    for tree in system.directories.trees:
+                        tree.tally.is_dirty |= tree.tally.snapshot_id not in self._read_since
+            self._read_since.clear()
+
+    # Where watches are
+
+    def _place(self, *, is_remounted: bool) -> None:
+        with self._changed:
+            watches, self._watches_due = self._watches, False
+            trees = {
+                w: self._trees.get(w) or Tree(w, self._ledger.tally(w.snapshot_id))
+                for w in watches
+                if w.snapshot_id is not None
+            }
+        found: list[tuple[Watch, Inode | None, Inode | None]] = []
+        parents: dict[bytes, Inode | None] = {}
+        for watch in watches:
+            path = os.fsencode(watch.path)
+            above = os.path.dirname(path)
+            if above not in parents:
+                parents[above] = inode_at(above)
+            found.append((watch, inode_at(path), parents[above]))
+        fresh, gone = self._systems.place(found, trees, is_remounted=is_remounted)
+        with self._changed:
+            self._trees = trees
+            self._missing = sum(inode is None for _, inode, _ in found)
+            for system in gone:
+                self._repair_due.pop(system, None)
+                self._repaired_at.pop(system, None)
+        if is_remounted:
+            for system in fresh:
+                self._doubt(system)
+        if self._fallback is not None and self._systems.refused_watches != self._handed_over:
+            self._handed_over = list(self._systems.refused_watches)
+            self._fallback.update(self._handed_over)
+
+
+def _ready(fds: Sequence[int], *, timeout_s: float, mounts: int | None = None) -> set[int]:
+    """Which descriptors can be read; `mounts`, always readable, is ready when the mount table has changed."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    if mounts is not None:
+        poll.register(mounts, select.POLLPRI)
+    return {fd for fd, _ in poll.poll(timeout_s * 1000)}

@@ -63,12 +63,12 @@ def main(name: str, path: str) -> None:
     elapsed = time.perf_counter() - began
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu = used.ru_utime + used.ru_stime - cpu
+    status = tracker.status()
+    tracker.stop()  # what it was not sure of yet is settled
     for batch in tracker.drain():
         if batch.reads:
             seen.add(batch.snapshot_id)
             reads += batch.reads
-    status = tracker.status()
-    tracker.stop()
     _say(
         name=status.name,
         is_degraded=status.is_degraded,

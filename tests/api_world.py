@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from tierd.catalog import Catalog
 from tierd.config import ApiConfig, Config
 from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.effect import DropPlacement, PutPlacement
-from tierd.model.observation import Measure
+from tierd.model.observation import AccessBatch, Measure
 from tierd.model.placement import PlacementState
 from tierd.model.policy import Policy
 from tierd.model.s3 import Counts
@@ -51,6 +51,10 @@ class FakePorts:
     rate: float | None = 1e9
     requests: dict[TierName, dict[str, Counts]] = field(default_factory=dict)
     wakes: int = 0
+    told: list[AccessBatch] = field(default_factory=list)
+
+    def accessed(self, batches: Sequence[AccessBatch]) -> None:
+        self.told += batches
 
     def usage(self) -> Mapping[TierName, TierUsage]:
         return self.usages

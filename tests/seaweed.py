@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ ACCESS_KEY, SECRET_KEY, BUCKET = "tierd", "tierd-secret", "cold"
 _READY_S = 30.0
 _GRPC = 10_000
 """It also listens on each of its ports plus this."""
+_FIRST_PORT, _RANGES = 12_000, 8
 
 
 def weed_path() -> str:
@@ -33,17 +35,21 @@ def weed_path() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now, with the one 10,000 above each (SeaweedFS listens there too)."""
+    """Ports that are free now, with the one 10,000 above each (SeaweedFS listens there too).
+
+    All lie below those that the kernel gives to clients (from 32768), and each worker of pytest-xdist has its own range:
+    until a server listens, nobody else may take what was found for it.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = _FIRST_PORT + worker % _RANGES * (_GRPC // _RANGES)
     found: list[int] = []
     held: list[socket.socket] = []
     while len(found) < count:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1] % 20_000 + 12_000
+        port = first + secrets.randbelow(_GRPC // _RANGES)  # `random` is seeded anew by every test of Hypothesis
         pair = [socket.socket(), socket.socket()]
         held += pair
         try:
-            for number, one in zip((port, port + 10_000), pair, strict=True):
+            for number, one in zip((port, port + _GRPC), pair, strict=True):
                 one.bind(("127.0.0.1", number))
         except OSError:
             continue

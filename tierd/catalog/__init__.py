@@ -6,9 +6,10 @@ knows no file of any snapshot, reads no clock, and decides nothing.
 
 from __future__ import annotations
 
-from tierd.catalog.accesses import EPISODE_GAP, Accesses
+from tierd.catalog.accesses import Accesses
 from tierd.catalog.effects import Placements
 from tierd.catalog.events import Events
+from tierd.catalog.history import EPISODE_GAP, History, RankedBy
 from tierd.catalog.holds import Holds
 from tierd.catalog.rebuilding import Rebuilding, Restored
 from tierd.catalog.settings import Settings
@@ -16,10 +17,10 @@ from tierd.catalog.snapshots import Snapshots
 from tierd.catalog.transfers import Transfers
 from tierd.catalog.view import CatalogCounts, TransferCount, Views
 
-__all__ = ["EPISODE_GAP", "Catalog", "CatalogCounts", "Restored", "TransferCount"]
+__all__ = ["EPISODE_GAP", "Catalog", "CatalogCounts", "RankedBy", "Restored", "TransferCount"]
 
 
-class Catalog(Settings, Snapshots, Accesses, Placements, Transfers, Holds, Events, Views, Rebuilding):
+class Catalog(Settings, Snapshots, Accesses, History, Placements, Transfers, Holds, Events, Views, Rebuilding):
     """The open catalog, one part per subject; `Catalog.open(path)` opens it.
 
     Every method may be called from any thread. A method that changes something has committed when it returns,

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, func, literal, select, update
 
-from tierd.catalog import events, rows
-from tierd.catalog.schema import Time, hold, placement, snapshot, transfer
+from tierd.catalog import events, history, rows
+from tierd.catalog.history import EPISODE_GAP
+from tierd.catalog.schema import Time, episode, hold, placement, snapshot, transfer
 from tierd.catalog.session import Session
-from tierd.model.dataset import Snapshot, SnapshotId
+from tierd.model.dataset import Snapshot, SnapshotId, decayed
 from tierd.model.observation import AccessBatch
-
-EPISODE_GAP = timedelta(hours=6)
-"""Accesses closer together than this are one episode."""
 
 _CHUNK = 500  # SQLite limits how many values one statement may have
 
 _FACTS: tuple[tuple[Table, tuple[str, ...]], ...] = (
     (
         snapshot,
-        ("first_seen_at", "changed_at", "accessed_at", "read_at", "written_at", "warmed_at", "scanned_at", "gone_at"),
+        (
+            "first_seen_at",
+            "changed_at",
+            "accessed_at",
+            "read_at",
+            "written_at",
+            "weight_at",
+            "warmed_at",
+            "scanned_at",
+            "gone_at",
+        ),
     ),
+    (episode, ("first_at", "last_at")),
     (placement, ("verified_at",)),
     (transfer, ("created_at", "started_at", "finished_at")),
     (hold, ("since", "ended_at")),
@@ -47,6 +56,8 @@ class Accesses(Session):
                 if seen.snapshot_id in known:
                     values = changes.get(seen.snapshot_id) or _values(known[seen.snapshot_id])
                     changes[seen.snapshot_id] = _merge(values, seen, now)
+                    if seen.read_at is not None or seen.written_at is not None:
+                        history.note(conn, seen, now)
             if changes:
                 names = [n for n in next(iter(changes.values())) if n != "of_id"]
                 statement = update(snapshot).where(snapshot.c.id == bindparam("of_id"))
@@ -67,6 +78,7 @@ class Accesses(Session):
             for table, columns in _FACTS:
                 for name in columns:
                     changed += conn.execute(update(table).where(table.c[name] > now).values({name: now})).rowcount
+            changed += history.forget_future(conn, now)
             if changed:
                 events.append(conn, "clock.reanchored", now=now, detail={"rows": changed})
             return changed
@@ -97,6 +109,8 @@ def _values(s: Snapshot) -> dict[str, Any]:
         "read_at": s.read_at,
         "written_at": s.written_at,
         "episodes": s.episodes,
+        "weight": s.weight,
+        "weight_at": s.weight_at,
     }
 
 
@@ -118,6 +132,8 @@ def _merge(values: dict[str, Any], seen: AccessBatch, now: datetime) -> dict[str
     merged["changed_at"] = _newer(values["changed_at"], seen.written_at, now)
     if newest - values["accessed_at"] > EPISODE_GAP or values["episodes"] == 0:
         merged["episodes"] = values["episodes"] + 1
+        merged["weight"] = decayed(values["weight"], values["weight_at"], newest) + 1.0
+        merged["weight_at"] = newest
     if newest >= values["accessed_at"]:
         merged["accessed_at"], merged["access_source"] = newest, seen.source
     return merged

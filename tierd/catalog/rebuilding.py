@@ -85,6 +85,7 @@ class Rebuilding(Session):
                 accessed_at=now,
                 access_source=AccessSource.DISCOVERY,
                 episodes=0,
+                weight=0.0,
             )
             added = snapshot_by_id(conn, SnapshotId(conn.execute(row).lastrowid))
             where = ", ".join(put.tier for put in found.placements)

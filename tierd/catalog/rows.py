@@ -40,6 +40,8 @@ def snapshot(r: AnyRow) -> Snapshot:
         read_at=r.read_at,
         written_at=r.written_at,
         episodes=r.episodes,
+        weight=r.weight,
+        weight_at=r.weight_at,
         warmed_at=r.warmed_at,
         scanned_at=r.scanned_at,
         gone_at=r.gone_at,

@@ -202,6 +202,8 @@ snapshot = Table(
     Column("read_at", Time),
     Column("written_at", Time),
     Column("episodes", Integer, nullable=False),
+    Column("weight", Float, nullable=False),
+    Column("weight_at", Time),
     Column("warmed_at", Time),
     Column("scanned_at", Time),
     Column("gone_at", Time),
@@ -210,6 +212,45 @@ snapshot = Table(
     _one_of("access_source", AccessSource),
     # A name may come back as another tree after the first one was deleted; the gone one keeps its cold copies.
     Index("snapshot_one_per_name", "dataset", "name", unique=True, sqlite_where=text("gone_at IS NULL")),
+    sqlite_autoincrement=True,
+)
+
+access_hour = Table(
+    "access_hour",
+    metadata,
+    Column("snapshot_id", Integer, ForeignKey("snapshot.id"), primary_key=True),
+    Column("hour", Integer, primary_key=True),  # hours since the epoch, UTC
+    Column("reads", Integer, nullable=False),
+    Column("writes", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+access_day = Table(
+    "access_day",
+    metadata,
+    Column("snapshot_id", Integer, ForeignKey("snapshot.id"), primary_key=True),
+    Column("day", Integer, primary_key=True),  # days since the epoch, UTC
+    Column("reads", Integer, nullable=False),
+    Column("writes", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+episode = Table(
+    "episode",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("snapshot_id", Integer, ForeignKey("snapshot.id"), nullable=False),
+    Column("program", Prose, nullable=False),
+    Column("uid", Integer),
+    Column("job", Prose),
+    Column("source", Known(AccessSource), nullable=False),
+    Column("first_at", Time, nullable=False),
+    Column("last_at", Time, nullable=False),
+    Column("reads", Integer, nullable=False),
+    Column("writes", Integer, nullable=False),
+    _one_of("source", AccessSource),
+    Index("episode_of_snapshot", "snapshot_id", "last_at"),
+    Index("episode_by_time", "last_at"),
     sqlite_autoincrement=True,
 )
 

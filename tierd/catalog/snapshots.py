@@ -92,6 +92,7 @@ class Snapshots(Session):
                 accessed_at=now,
                 access_source=AccessSource.DISCOVERY,
                 episodes=0,
+                weight=0.0,
                 **values,
             )
             added = snapshot_by_id(conn, SnapshotId(conn.execute(row).lastrowid))

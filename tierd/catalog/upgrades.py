@@ -121,7 +121,7 @@ CREATE TABLE placement (
     FOREIGN KEY(snapshot_id) REFERENCES snapshot (id),
     FOREIGN KEY(tier) REFERENCES tier (name)
 )
- WITHOUT ROWID
+WITHOUT ROWID
     """,
     """
 CREATE TABLE transfer (
@@ -284,7 +284,109 @@ CREATE UNIQUE INDEX transfer_one_live ON transfer (snapshot_id)
     """,
 )
 
-STEPS: tuple[Step, ...] = (_INITIAL, _CHAINS)
+_HISTORY: Step = (
+    # As above: a new source of accesses changes a constraint, so the table is made anew.
+    """
+CREATE TABLE snapshot_before AS SELECT * FROM snapshot
+    """,
+    """
+DROP TABLE snapshot
+    """,
+    """
+CREATE TABLE snapshot (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    "key" TEXT NOT NULL,
+    dataset TEXT NOT NULL,
+    name TEXT NOT NULL,
+    path BLOB NOT NULL,
+    root_inode INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    disk_bytes INTEGER NOT NULL,
+    files INTEGER NOT NULL,
+    entries INTEGER NOT NULL,
+    first_seen_at INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    accessed_at INTEGER NOT NULL,
+    access_source TEXT NOT NULL,
+    read_at INTEGER,
+    written_at INTEGER,
+    episodes INTEGER NOT NULL,
+    weight FLOAT NOT NULL,
+    weight_at INTEGER,
+    warmed_at INTEGER,
+    scanned_at INTEGER,
+    gone_at INTEGER,
+    problem TEXT,
+    CONSTRAINT key_is_16_digits CHECK (length(key) = 16),
+    CONSTRAINT access_source_is_known CHECK (access_source IN ('events', 'atime', 'reported', 'discovery')),
+    UNIQUE ("key"),
+    FOREIGN KEY(dataset) REFERENCES dataset (name)
+)
+    """,
+    """
+INSERT INTO snapshot (
+    id, "key", dataset, name, path, root_inode, size_bytes, disk_bytes, files, entries, first_seen_at, changed_at,
+    accessed_at, access_source, read_at, written_at, episodes, weight, weight_at, warmed_at, scanned_at, gone_at,
+    problem
+) SELECT
+    id, "key", dataset, name, path, root_inode, size_bytes, disk_bytes, files, entries, first_seen_at, changed_at,
+    accessed_at, access_source, read_at, written_at, episodes, episodes > 0, accessed_at, warmed_at, scanned_at,
+    gone_at, problem
+FROM snapshot_before
+    """,
+    """
+DROP TABLE snapshot_before
+    """,
+    """
+CREATE UNIQUE INDEX snapshot_one_per_name ON snapshot (dataset, name) WHERE gone_at IS NULL
+    """,
+    """
+CREATE TABLE access_day (
+    snapshot_id INTEGER NOT NULL,
+    day INTEGER NOT NULL,
+    reads INTEGER NOT NULL,
+    writes INTEGER NOT NULL,
+    PRIMARY KEY (snapshot_id, day),
+    FOREIGN KEY(snapshot_id) REFERENCES snapshot (id)
+)
+WITHOUT ROWID
+    """,
+    """
+CREATE TABLE access_hour (
+    snapshot_id INTEGER NOT NULL,
+    hour INTEGER NOT NULL,
+    reads INTEGER NOT NULL,
+    writes INTEGER NOT NULL,
+    PRIMARY KEY (snapshot_id, hour),
+    FOREIGN KEY(snapshot_id) REFERENCES snapshot (id)
+)
+WITHOUT ROWID
+    """,
+    """
+CREATE TABLE episode (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    snapshot_id INTEGER NOT NULL,
+    program TEXT NOT NULL,
+    uid INTEGER,
+    job TEXT,
+    source TEXT NOT NULL,
+    first_at INTEGER NOT NULL,
+    last_at INTEGER NOT NULL,
+    reads INTEGER NOT NULL,
+    writes INTEGER NOT NULL,
+    CONSTRAINT source_is_known CHECK (source IN ('events', 'atime', 'reported', 'discovery')),
+    FOREIGN KEY(snapshot_id) REFERENCES snapshot (id)
+)
+    """,
+    """
+CREATE INDEX episode_by_time ON episode (last_at)
+    """,
+    """
+CREATE INDEX episode_of_snapshot ON episode (snapshot_id, last_at)
+    """,
+)
+
+STEPS: tuple[Step, ...] = (_INITIAL, _CHAINS, _HISTORY)
 
 VERSION = len(STEPS)
 """The schema version that this tierd reads and writes."""

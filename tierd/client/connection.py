@@ -105,14 +105,20 @@ class Connection:
         return response.text
 
     @contextmanager
-    def lines(self, path: str, *, headers: Mapping[str, str], silence_s: float) -> Iterator[Iterator[str]]:
+    def lines(
+        self, path: str, *, headers: Mapping[str, str], silence_s: float, params: Params | None = None
+    ) -> Iterator[Iterator[str]]:
         """The lines of a stream that has no end; one that is silent for so long counts as broken.
 
         Raises:
             The same as `ask`.
         """
         timeout = httpx.Timeout(_CONNECT_S, read=silence_s)
-        with self._translated(), self._client.stream("GET", path, headers=headers, timeout=timeout) as response:
+        given = _given(params)
+        with (
+            self._translated(),
+            self._client.stream("GET", path, headers=headers, params=given, timeout=timeout) as response,
+        ):
             if not response.is_success:
                 response.read()
                 self._content(response)

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from urllib.parse import quote
 
 from tierd.client import shapes
@@ -96,6 +96,60 @@ class Rest:
     def plan(self) -> shapes.Plan:
         """What the daemon would do now, and why."""
         return shapes.decode(shapes.Plan, self.connection.ask("GET", "/v1/plan"))
+
+    # ------------------------------------------------------------------ use
+
+    def report_access(
+        self,
+        ref: Ref,
+        *,
+        write: bool = False,
+        at: datetime | None = None,
+        count: int = 1,
+        program: str | None = None,
+        uid: int | None = None,
+        job: str | None = None,
+    ) -> None:
+        """Tell of a use that the daemon cannot see (an NFS client, FUSE, a remote reader).
+
+        Args:
+            at: when, with its time zone; now, if it is left out.
+            program, uid, job: who it was, as far as that shall be known.
+
+        Raises:
+            NotFound: no such snapshot.
+            InvalidRequest: the time lies in the future.
+        """
+        who: dict[str, shapes.Json] = {"program": program, "uid": uid, "job": job}
+        said: dict[str, shapes.Json] = {key: value for key, value in who.items() if value is not None}
+        said |= {"ref": str(ref), "kind": "write" if write else "read", "count": count}
+        if at is not None:
+            said["at"] = at.isoformat()
+        self.connection.ask("POST", "/v1/access", body={"accesses": [said]})
+
+    def accesses(self, ref: Ref, *, before: int | None = None, limit: int = 100) -> list[shapes.Episode]:
+        """Who used a snapshot, and when; the newest first. `before`: only those with a smaller id."""
+        params = {"before": before, "limit": limit}
+        return shapes.decode_items(shapes.Episode, self.connection.ask("GET", _path(ref, "accesses"), params=params))
+
+    def top(self, by: str = "snapshot", *, since: datetime | None = None, limit: int = 100) -> list[shapes.Ranked]:
+        """Who or what was most active, by "job", "user", "program", "snapshot" or "dataset"; of the last day."""
+        params = {"by": by, "since": None if since is None else since.isoformat(), "limit": limit}
+        return shapes.decode_items(shapes.Ranked, self.connection.ask("GET", "/v1/accesses/top", params=params))
+
+    def spans(self, dataset: str, *, since: datetime | None = None, by: str = "day") -> list[shapes.Span]:
+        """How often each snapshot of a dataset was used, per "day" or "hour"."""
+        params = {"by": by, "since": None if since is None else since.isoformat()}
+        path = f"/v1/datasets/{quote(dataset, safe='')}/accesses"
+        return shapes.decode_items(shapes.Span, self.connection.ask("GET", path, params=params))
+
+    def history(self, dataset: str | None = None, *, since: datetime | None = None, form: str = "csv") -> Iterator[str]:
+        """All times of use, the oldest first, line by line: "csv" (with a head) or "ndjson"."""
+        params = {"dataset": dataset, "since": None if since is None else since.isoformat(), "form": form}
+        with self.connection.lines(
+            "/v1/accesses/export", headers={}, silence_s=_STREAM_SILENCE_S, params=params
+        ) as lines:
+            yield from lines
 
     # ------------------------------------------------------------------ warm
 

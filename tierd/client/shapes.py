@@ -156,6 +156,45 @@ class Snapshot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Episode:
+    """A time of use of a snapshot by one reader; `reads` and `writes` are lower bounds, what is None is not known."""
+
+    id: int
+    ref: str
+    program: str | None
+    uid: int | None
+    job: str | None
+    source: str
+    first_at: datetime
+    last_at: datetime
+    reads: int
+    writes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """A line of a ranking by job, user, program, snapshot or dataset; `name` None: nobody knows."""
+
+    name: str | None
+    snapshots: int
+    episodes: int
+    reads: int
+    writes: int
+    size_bytes: int
+    last_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """What was seen of a snapshot in the day or hour that begins at `start`."""
+
+    ref: str
+    start: datetime
+    reads: int
+    writes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tier:
     """A tier and how full it is; nothing but its name can be trusted while it is offline.
 

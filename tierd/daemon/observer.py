@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -78,6 +78,7 @@ class Observer:
         self._watches_due = True
         self._measure_all = True
         self._warned: set[str] = set()
+        self._reported: list[AccessBatch] = []
         self._writes: list[Callable[[], None]] = []
         self.is_ready = False
         self.last_scan_at: datetime | None = None
@@ -96,6 +97,12 @@ class Observer:
     def placements_changed(self) -> None:
         """A transfer ended: copies lie elsewhere now, the tracker must watch other places."""
         self._watches_due = True
+        self._wake.set()
+
+    def reported(self, batches: Sequence[AccessBatch]) -> None:
+        """Uses that somebody told of: taken with those that the tracker saw."""
+        with self._lock:
+            self._reported += batches
         self._wake.set()
 
     def rescan(self) -> None:
@@ -164,7 +171,9 @@ class Observer:
 
     def _flush_accesses(self, now: datetime) -> bool:
         batches: list[AccessBatch] = []
-        for batch in self._tracker.drain():
+        with self._lock:
+            told, self._reported = self._reported, []
+        for batch in [*self._tracker.drain(), *told]:
             if batch.written_at is not None:
                 self._mark_dirty(batch.snapshot_id, now)
                 if self._is_moving(batch.snapshot_id):

@@ -10,7 +10,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 
@@ -23,7 +23,7 @@ from tierd.daemon.sweeper import Sweeper
 from tierd.daemon.tiers import Tiers
 from tierd.decide import plan
 from tierd.errors import ConfigError, Conflict, NotFound, TierdError
-from tierd.model.observation import TrackerStatus
+from tierd.model.observation import AccessBatch, TrackerStatus
 from tierd.model.plan import Action, Step
 from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
@@ -178,6 +178,7 @@ class Daemon:
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + _DAY_S
             self.catalog.prune_events(before=self.clock() - _HISTORY)
+            self.catalog.prune_history(now=self.clock())
 
     def _order(self, step: Step, now: datetime) -> None:
         snapshot = self.catalog.snapshot_by_id(step.snapshot_id)
@@ -227,6 +228,9 @@ class Daemon:
 
     def tracker_status(self) -> TrackerStatus:
         return self.tracker.status()
+
+    def accessed(self, batches: Sequence[AccessBatch]) -> None:
+        self.observer.reported(batches)
 
     def last_scan_at(self) -> datetime | None:
         return self.observer.last_scan_at

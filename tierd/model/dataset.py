@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import NewType
@@ -87,8 +88,21 @@ class AccessSource(StrEnum):
 
     EVENTS = "events"
     ATIME = "atime"
+    REPORTED = "reported"
+    """Somebody told, of a use that no event shows: an NFS client, a remote reader."""
     DISCOVERY = "discovery"
     """Nothing is known: the snapshot counts as used when it was first seen. Unknown is never cold."""
+
+
+WEIGHT_DECAY = timedelta(weeks=8)
+"""After this long a use counts 1/e of what it counted at first: the τ of the placement value."""
+
+
+def decayed(weight: float, since: datetime | None, now: datetime) -> float:
+    """A weight as of `since`, now; a clock that jumped back makes nothing heavier."""
+    if since is None or now <= since:
+        return weight
+    return weight * math.exp(-((now - since) / WEIGHT_DECAY))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +116,7 @@ class Snapshot:
         entries: files, directories, links and other entries, the root included.
         changed_at: the newest change to any entry, by its times or by a write event.
         accessed_at: the newest access (a read or a write), and `access_source` how that is known.
+        weight: how much it was used: one per episode of use, fading by `WEIGHT_DECAY`; as of `weight_at`.
         warmed_at: when the last recall for a warm finished.
         gone_at: when its path was found missing; its cold copies stay.
         problem: why it is not looked after (a name that is not text, a hard link that leads outside …).
@@ -123,6 +138,8 @@ class Snapshot:
     read_at: datetime | None = None
     written_at: datetime | None = None
     episodes: int = 0
+    weight: float = 0.0
+    weight_at: datetime | None = None
     warmed_at: datetime | None = None
     scanned_at: datetime | None = None
     gone_at: datetime | None = None

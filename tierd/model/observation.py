@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from tierd.model.dataset import AccessSource, SnapshotId
+from tierd.model.dataset import AccessSource, SnapshotId, SnapshotRef
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,3 +96,54 @@ class TrackerStatus:
     events_seen: int = 0
     events_lost: int = 0
     watches: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One time of use of a snapshot by one reader: accesses without a long pause.
+
+    Attributes:
+        reads, writes: events seen, a lower bound of the accesses.
+    """
+
+    id: int
+    ref: SnapshotRef
+    reader: Reader
+    source: AccessSource
+    first_at: datetime
+    last_at: datetime
+    reads: int
+    writes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """What was seen of a snapshot in an hour or a day (UTC) that begins at `start`."""
+
+    ref: SnapshotRef
+    start: datetime
+    reads: int
+    writes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """One time of use of a snapshot by anybody, as `simulate` replays it."""
+
+    ref: SnapshotRef
+    first_at: datetime
+    last_at: datetime
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """One line of a ranking of readers or snapshots: `name` is what it was ranked by, None where nobody knows."""
+
+    name: str | None
+    snapshots: int
+    episodes: int
+    reads: int
+    writes: int
+    size_bytes: int
+    last_at: datetime

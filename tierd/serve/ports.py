@@ -6,11 +6,11 @@ touch a disk that may hang, and must return within a millisecond (from what the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from tierd.model.observation import TrackerStatus
+from tierd.model.observation import AccessBatch, TrackerStatus
 from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
 from tierd.model.transfer import Progress, TransferId
@@ -35,6 +35,9 @@ class Ports(Protocol):
 
     def tracker_status(self) -> TrackerStatus:
         """The state of access tracking."""
+
+    def accessed(self, batches: Sequence[AccessBatch]) -> None:
+        """Take uses that somebody told of, as if they had been seen. Only takes, never waits."""
 
     def last_scan_at(self) -> datetime | None:
         """When the last full scan of all datasets succeeded; None before the first."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from tierd.catalog import RankedBy
 from tierd.model.dataset import AccessSource
 from tierd.model.hold import HoldKind
 from tierd.model.placement import PlacementState, Residency
@@ -252,6 +253,76 @@ class ReceiptOut(Shape):
     tier: str
     resident_ratio: float
     at: datetime
+
+
+class ReportedAccess(Body):
+    """One use, or `count` of them until `at` (now, if it is left out). `uid`, `job`, `program`: who it was."""
+
+    ref: Annotated[str, Field(min_length=1, max_length=400)]
+    kind: Literal["read", "write"] = "read"
+    at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    count: Whole = 1
+    program: Annotated[str, Field(min_length=1, max_length=100, pattern=_PRINTABLE)] | None = None
+    uid: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    job: Annotated[str, Field(min_length=1, max_length=100, pattern=_PRINTABLE)] | None = None
+
+
+class AccessIn(Body):
+    accesses: Annotated[list[ReportedAccess], Field(min_length=1, max_length=1000)]
+
+
+class ReportedOut(Shape):
+    accepted: int
+
+
+class EpisodeOut(Shape):
+    """A time of use by one reader; `reads` and `writes` are lower bounds. What is null is not known."""
+
+    id: int
+    ref: str
+    program: str | None
+    uid: int | None
+    job: str | None
+    source: AccessSource
+    first_at: datetime
+    last_at: datetime
+    reads: int
+    writes: int
+
+
+class EpisodesOut(Shape):
+    items: list[EpisodeOut]
+
+
+class RankedOut(Shape):
+    """`size_bytes`: of the snapshots that were used, each counted once."""
+
+    name: str | None
+    snapshots: int
+    episodes: int
+    reads: int
+    writes: int
+    size_bytes: int
+    last_at: datetime
+
+
+class TopOut(Shape):
+    by: RankedBy
+    since: datetime
+    items: list[RankedOut]
+
+
+class SpanOut(Shape):
+    ref: str
+    start: datetime
+    reads: int
+    writes: int
+
+
+class SpansOut(Shape):
+    by: Literal["day", "hour"]
+    since: datetime
+    items: list[SpanOut]
 
 
 class WarmIn(Body):

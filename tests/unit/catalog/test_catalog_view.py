@@ -101,7 +101,7 @@ def fill(world: World, count: int) -> None:
     world.catalog.apply(s.id, [cold_copy()], now=NOW)
     columns = (
         "dataset, path, root_inode, size_bytes, disk_bytes, files, entries, first_seen_at, changed_at, accessed_at,"
-        " access_source, read_at, written_at, episodes, warmed_at, scanned_at, gone_at, problem"
+        " access_source, read_at, written_at, episodes, weight, warmed_at, scanned_at, gone_at, problem"
     )
     series = f"WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
     placement = "tier, state, location, content_id, size_bytes, entries, verified_at"

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from tierd.serve.routes import datasets, events, health, leases, page, plan, snapshots, status, transfers, warm
+from tierd.serve.routes import (
+    accesses,
+    datasets,
+    events,
+    health,
+    leases,
+    page,
+    plan,
+    snapshots,
+    status,
+    transfers,
+    warm,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     status.router,
     datasets.router,
     snapshots.router,
     warm.router,
+    accesses.router,
     plan.router,
     transfers.router,
     leases.router,

@@ -56,11 +56,12 @@ def test_each_role_includes_the_ones_before_it(tcp: httpx.Client) -> None:
         role: (
             tcp.get("/v1/status", headers=bearer(role)).status_code,
             tcp.post("/v1/snapshots/imagenet/v1/warm", headers=bearer(role)).status_code,
+            tcp.post("/v1/access", json={"accesses": [{"ref": "imagenet/v1"}]}, headers=bearer(role)).status_code,
             tcp.post(PIN, headers=bearer(role)).status_code,
         )
         for role in TOKENS
     }
-    assert statuses == {"read": (200, 403, 403), "warm": (200, 200, 403), "admin": (200, 200, 200)}
+    assert statuses == {"read": (200, 403, 403, 403), "warm": (200, 200, 202, 403), "admin": (200, 200, 202, 200)}
 
 
 def test_a_page_of_another_origin_changes_nothing(world: ApiWorld, tcp: httpx.Client) -> None:

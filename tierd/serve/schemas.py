@@ -5,10 +5,11 @@ Times are RFC 3339 in UTC, durations seconds, sizes bytes, rates bytes per secon
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tierd.catalog import RankedBy
 from tierd.model.dataset import AccessSource
@@ -29,6 +30,23 @@ def _whole(value: object) -> object:
     # To JSON 3.0 is a whole number like 3; to a strict model it is not.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+
+
+def _moment(value: object) -> datetime:
+    if not isinstance(value, str) or _RFC_3339.fullmatch(value) is None:
+        raise ValueError('not a time with its zone, like "2026-03-01T12:00:00Z"')
+    whole, dot, rest = value.upper().partition(".")
+    if dot:  # fractions may have any number of digits; Python reads at most six
+        digits = re.match(r"\d+", rest)
+        assert digits is not None
+        whole += f".{digits[0][:6]:0<6}{rest[digits.end() :]}"
+    return datetime.fromisoformat(whole)
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=datetime)]
+"""A time as RFC 3339 writes it, with its zone; never a number, never a date alone."""
 
 Whole = Annotated[int, Field(ge=1, le=2**53 - 1), BeforeValidator(_whole)]
 LeaseSeconds = Annotated[float, Field(gt=0, le=LONGEST_LEASE_S, allow_inf_nan=False)]
@@ -260,7 +278,7 @@ class ReportedAccess(Body):
 
     ref: Annotated[str, Field(min_length=1, max_length=400)]
     kind: Literal["read", "write"] = "read"
-    at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    at: Moment | None = None
     count: Whole = 1
     program: Annotated[str, Field(min_length=1, max_length=100, pattern=_PRINTABLE)] | None = None
     uid: Annotated[int, Field(ge=0, lt=2**32)] | None = None
@@ -268,7 +286,7 @@ class ReportedAccess(Body):
 
 
 class AccessIn(Body):
-    accesses: Annotated[list[ReportedAccess], Field(min_length=1, max_length=1000)]
+    accesses: Annotated[list[ReportedAccess], Field(min_length=1, max_length=100)]
 
 
 class ReportedOut(Shape):

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -34,7 +34,7 @@ _SKEW = timedelta(minutes=1)
 """How much the clock of another machine may be ahead of ours."""
 
 
-@router.post("/v1/access", status_code=202, responses=responses(404))
+@router.post("/v1/access", status_code=202, responses=responses(404, 413))
 def report(body: out.AccessIn, have: Have, caller: Warmer) -> out.ReportedOut:
     """Tell of uses that the daemon cannot see: on NFS clients, through FUSE, by remote readers.
 
@@ -104,11 +104,11 @@ def top(
     have: Have,
     _: Looker,
     by: RankedBy = RankedBy.SNAPSHOT,
-    since: datetime | Absent = None,
+    since: out.Moment | Absent = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> out.TopOut:
     """Who or what was most active, since a time (a day ago by default). `name` null: nobody knows."""
-    began = _aware(since) or have.clock() - timedelta(days=1)
+    began = since or have.clock() - timedelta(days=1)
     return out.TopOut(
         by=by,
         since=began,
@@ -129,12 +129,12 @@ def top(
 
 @router.get("/v1/datasets/{dataset}/accesses", responses=responses(404))
 def spans(
-    dataset: str, have: Have, _: Looker, since: datetime | Absent = None, by: Literal["day", "hour"] = "day"
+    dataset: str, have: Have, _: Looker, since: out.Moment | Absent = None, by: Literal["day", "hour"] = "day"
 ) -> out.SpansOut:
     """How often each snapshot of a dataset was used, per day (of the last year by default) or hour (of 35 days)."""
     if all(d.name != dataset for d in have.config.datasets):
         raise NotFound(f"no dataset {dataset!r} is configured", hint="/v1/datasets lists them.")
-    began = _aware(since) or have.clock() - (timedelta(days=365) if by == "day" else timedelta(days=35))
+    began = since or have.clock() - (timedelta(days=365) if by == "day" else timedelta(days=35))
     found = have.catalog.spans(dataset, since=began, by_hour=by == "hour")
     return out.SpansOut(
         by=by,
@@ -150,7 +150,7 @@ def export(
     have: Have,
     _: Looker,
     dataset: str | Absent = None,
-    since: datetime | Absent = None,
+    since: out.Moment | Absent = None,
     form: Literal["csv", "ndjson"] = "csv",
 ) -> Response:
     """All times of use, the oldest first, for `tierd simulate`: when it began, of what, of how many bytes.
@@ -159,7 +159,7 @@ def export(
     """
     if dataset is not None and all(d.name != dataset for d in have.config.datasets):
         raise NotFound(f"no dataset {dataset!r} is configured", hint="/v1/datasets lists them.")
-    uses = have.catalog.uses(dataset=dataset, since=_aware(since) or datetime.fromtimestamp(0, have.clock().tzinfo))
+    uses = have.catalog.uses(dataset=dataset, since=since or datetime.fromtimestamp(0, UTC))
     if form == "csv":
         return StreamingResponse(_csv(uses), media_type="text/csv")
     return StreamingResponse(_ndjson(uses), media_type="application/x-ndjson")
@@ -177,9 +177,3 @@ def _ndjson(uses: Iterator[Use]) -> Iterator[str]:
     for use in uses:
         said = {"time": use.first_at.isoformat(), "snapshot": str(use.ref), "bytes": use.size_bytes, "passes": 1}
         yield json.dumps(said) + "\n"
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    if moment is not None and moment.tzinfo is None:
-        raise InvalidRequest(f"{moment.isoformat()} has no time zone", hint='End it with "Z" or "+01:00".')
-    return moment

@@ -281,7 +281,7 @@ class ReportedAccess(Body):
     at: Moment | None = None
     count: Whole = 1
     program: Annotated[str, Field(min_length=1, max_length=100, pattern=_PRINTABLE)] | None = None
-    uid: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    uid: Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(_whole)] | None = None
     job: Annotated[str, Field(min_length=1, max_length=100, pattern=_PRINTABLE)] | None = None
 
 

@@ -37,7 +37,7 @@ def weed_path() -> str:
 def free_ports(count: int) -> list[int]:
     """Ports that are free now, with the one 10,000 above each (SeaweedFS listens there too).
 
-    All lie below those that the kernel gives to clients (from 32768), and each worker of pytest-xdist has its own range:
+    All lie below those that the kernel gives to clients (from 32768), and each worker of pytest-xdist has its own:
     until a server listens, nobody else may take what was found for it.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))

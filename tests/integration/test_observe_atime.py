@@ -17,6 +17,7 @@ from tierd.model.dataset import AccessSource, SnapshotId
 from tierd.observe import inotify
 from tierd.observe.atime_tracker import AtimeTracker
 from tierd.observe.choose import choose
+from tierd.observe.fanotify_tracker import FanotifyTracker
 from tierd.observe.measure import keeps_atime
 from tierd.observe.tracker import Dirty, Watch
 from tierd.observe.watchdog_tracker import WatchdogTracker
@@ -144,18 +145,13 @@ def test_a_missing_tree_is_no_error(home: Path, make: Callable[..., AtimeTracker
     assert "could not be walked" in tracker.status().detail
 
 
-def test_catch_up_tells_what_happened_without_a_listener(home: Path) -> None:
-    read_at = touch_access(home / "v1" / "deep" / "file")
-    tracker = AtimeTracker(clock=in_an_hour)
-    (batch,) = tracker.catch_up([watch(home)])
-    assert batch.read_at == read_at
-    assert tracker.catch_up([watch(home)], is_stopped=lambda: True) == []
-
-
 def test_the_best_back_end_is_chosen() -> None:
     auto = choose(ObserveConfig(), clock=now)
-    assert isinstance(auto, WatchdogTracker)
+    assert isinstance(auto, FanotifyTracker if os.geteuid() == 0 else WatchdogTracker)
     auto.stop()
+    watchdog = choose(ObserveConfig(tracker="watchdog"), clock=now)
+    assert isinstance(watchdog, WatchdogTracker)
+    watchdog.stop()
     assert isinstance(choose(ObserveConfig(tracker="atime"), clock=now), AtimeTracker)
 
 
@@ -164,7 +160,7 @@ def test_without_inotify_access_times_are_sampled_and_the_reason_is_said(monkeyp
         raise OSError(24, os.strerror(24))
 
     monkeypatch.setattr(inotify.InotifyQueue, "__init__", refuse)
-    tracker = choose(ObserveConfig(), clock=now)
+    tracker = choose(ObserveConfig(tracker="watchdog"), clock=now)
     assert isinstance(tracker, AtimeTracker)
     assert tracker.status().is_degraded
     assert "raise the sysctl fs.inotify.max_user_instances" in tracker.status().detail

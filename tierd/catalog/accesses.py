@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, func, literal, select, update
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Table,
+    bindparam,
+    func,
+    literal,
+    literal_column,
+    select,
+    type_coerce,
+    update,
+)
+from sqlalchemy.dialects.sqlite import insert
 
 from tierd.catalog import events, history, rows
 from tierd.catalog.history import EPISODE_GAP
-from tierd.catalog.schema import Time, episode, hold, placement, snapshot, transfer
+from tierd.catalog.schema import EPOCH, Time, episode, hold, placement, setting, snapshot, to_micros, transfer
 from tierd.catalog.session import Session
-from tierd.model.dataset import Snapshot, SnapshotId, decayed
+from tierd.model.dataset import AccessSource, Snapshot, SnapshotId, decayed
 from tierd.model.observation import AccessBatch
 
+_OBSERVED_UNTIL = "observed_until"
 _CHUNK = 500  # SQLite limits how many values one statement may have
 
 _FACTS: tuple[tuple[Table, tuple[str, ...]], ...] = (
@@ -62,6 +75,32 @@ class Accesses(Session):
                 names = [n for n in next(iter(changes.values())) if n != "of_id"]
                 statement = update(snapshot).where(snapshot.c.id == bindparam("of_id"))
                 conn.execute(statement.values({n: bindparam(n) for n in names}), list(changes.values()))
+
+    def observed_until(self) -> datetime | None:
+        """Until when uses were watched for at least; None before the first time."""
+        with self._reading() as conn:
+            value = conn.scalar(select(setting.c.value).where(setting.c.name == _OBSERVED_UNTIL))
+        return None if value is None else EPOCH + timedelta(microseconds=int(value))
+
+    def note_observed(self, *, until: datetime, since: datetime, unobserved: Sequence[SnapshotId] = ()) -> None:
+        """Uses were watched for until now, except those of some snapshots since `since`.
+
+        Of those nobody knows whether they were used: the time does not count as disuse.
+        """
+        gap = max(until - since, timedelta(0))
+        with self._writing() as conn:
+            upsert = insert(setting).values(name=_OBSERVED_UNTIL, value=str(to_micros(until)))
+            conn.execute(upsert.on_conflict_do_update(index_elements=["name"], set_={"value": str(to_micros(until))}))
+            if not unobserved or not gap:
+                return
+            micros = gap // timedelta(microseconds=1)
+            moved: Any = func.min(literal_column("snapshot.accessed_at") + micros, to_micros(until), type_=Integer)
+            for start in range(0, len(unobserved), _CHUNK):
+                these = snapshot.c.id.in_(unobserved[start : start + _CHUNK])
+                # What was seen since then is known better.
+                older = snapshot.c.accessed_at <= since
+                values = {"accessed_at": type_coerce(moved, Time), "access_source": AccessSource.UNOBSERVED}
+                conn.execute(update(snapshot).where(these, older).values(values))
 
     def reanchor_clock(self, *, now: datetime) -> int:
         """The clock jumped back: every time in the future becomes now. Leases keep their duration.
@@ -112,6 +151,11 @@ def _values(s: Snapshot) -> dict[str, Any]:
         "weight": s.weight,
         "weight_at": s.weight_at,
     }
+
+
+def merged(s: Snapshot, seen: AccessBatch, now: datetime) -> dict[str, Any]:
+    """The columns of a snapshot after an access."""
+    return {name: value for name, value in _merge(_values(s), seen, now).items() if name != "of_id"}
 
 
 def _newer(old: datetime | None, new: datetime | None, now: datetime) -> datetime | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from tierd.catalog import events, rows
+from tierd.catalog import events, history, rows
+from tierd.catalog.accesses import merged
 from tierd.catalog.advance import stop_removal
 from tierd.catalog.lookup import dataset_must_exist, snapshot_by_id, snapshot_by_ref, tier_must_exist
 from tierd.catalog.schema import placement, snapshot
@@ -17,7 +18,7 @@ from tierd.catalog.session import Session
 from tierd.errors import Conflict
 from tierd.model.dataset import AccessSource, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.event import Detail
-from tierd.model.observation import Measure
+from tierd.model.observation import AccessBatch, Measure
 from tierd.model.placement import PlacementState
 from tierd.model.tier import TierName
 
@@ -148,7 +149,13 @@ class Snapshots(Session):
             values = _measured(measure, now) | {"changed_at": max(old.changed_at, min(measure.newest_change, now))}
             atime = None if measure.newest_access is None else min(measure.newest_access, now)
             if atime is not None and atime > old.accessed_at:
-                values |= {"accessed_at": atime, "access_source": AccessSource.ATIME}
+                inferred = AccessBatch(snapshot_id=snapshot_id, read_at=atime, source=AccessSource.ATIME)
+                # Making a file sets its access time too: only one that is newer than every change is surely a read.
+                if atime > measure.newest_change:
+                    values = merged(old, inferred, now) | values
+                    history.note(conn, inferred, now)
+                else:
+                    values |= {"accessed_at": atime, "access_source": AccessSource.ATIME}
             new = _set(conn, snapshot_id, **values)
             # An original that was never digested is as large as the tree; a copy's figures are those of its manifest.
             original = (placement.c.snapshot_id == snapshot_id, placement.c.content_id.is_(None))

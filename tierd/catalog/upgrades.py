@@ -318,7 +318,8 @@ CREATE TABLE snapshot (
     gone_at INTEGER,
     problem TEXT,
     CONSTRAINT key_is_16_digits CHECK (length(key) = 16),
-    CONSTRAINT access_source_is_known CHECK (access_source IN ('events', 'atime', 'reported', 'discovery')),
+    CONSTRAINT access_source_is_known
+        CHECK (access_source IN ('events', 'atime', 'reported', 'unobserved', 'discovery')),
     UNIQUE ("key"),
     FOREIGN KEY(dataset) REFERENCES dataset (name)
 )
@@ -374,7 +375,7 @@ CREATE TABLE episode (
     last_at INTEGER NOT NULL,
     reads INTEGER NOT NULL,
     writes INTEGER NOT NULL,
-    CONSTRAINT source_is_known CHECK (source IN ('events', 'atime', 'reported', 'discovery')),
+    CONSTRAINT source_is_known CHECK (source IN ('events', 'atime', 'reported', 'unobserved', 'discovery')),
     FOREIGN KEY(snapshot_id) REFERENCES snapshot (id)
 )
     """,

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from tierd.client import Lease, Snapshot, Status, Tier, Transfer
 
 
+_KNOWN_FROM = {
+    "events": "seen",
+    "atime": "inferred from access times",
+    "reported": "reported",
+    "unobserved": "moved by the time in which nobody could watch",
+    "discovery": "when it was found; not seen in use since",
+}
+
+
 @click.command("status")
 @remote
 def status(ask: Ask) -> None:
@@ -164,13 +173,14 @@ def _doing(t: Transfer) -> str:
 
 
 def _details(s: Snapshot) -> None:
+    known_from = _KNOWN_FROM.get(s.access_source, s.access_source)
     known: list[tuple[str, Shown]] = [
         ("snapshot", Cell(s.ref, "bold")),
         ("path", s.path),
         ("residency", terminal.residency(s.residency)),
         ("size", f"{format_size(s.size_bytes)} in {s.files} files ({format_size(s.disk_bytes)} on disk)"),
         ("changed", f"{local(s.changed_at)} ({ago(s.changed_at)}{'' if s.is_settled else ', not settled yet'})"),
-        ("last used", f"{local(s.accessed_at)} ({ago(s.accessed_at)}, known from {s.access_source})"),
+        ("last used", f"{local(s.accessed_at)} ({ago(s.accessed_at)}, {known_from})"),
         ("last warmed", "never" if s.warmed_at is None else f"{local(s.warmed_at)} ({ago(s.warmed_at)})"),
     ]
     if s.gone_at is not None:

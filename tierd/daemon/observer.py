@@ -12,13 +12,14 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from tierd.catalog import Catalog
 from tierd.config import Config
+from tierd.daemon.watching import Watching
 from tierd.errors import NotFound, SourceChanged, TierdError
 from tierd.fs.walk import open_root
 from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
@@ -77,6 +78,7 @@ class Observer:
         self._scan_due = clock()
         self._watches_due = True
         self._measure_all = True
+        self._watching = Watching(catalog, tracker.status)
         self._warned: set[str] = set()
         self._reported: list[AccessBatch] = []
         self._writes: list[Callable[[], None]] = []
@@ -93,6 +95,10 @@ class Observer:
         self._wake.set()
         self._thread.join(10)
         self._tracker.stop()
+        with contextlib.suppress(TierdError):  # what came since the last round; it must not keep the daemon from ending
+            now = self._clock()
+            self._flush_accesses(now)
+            self._watching.note(now, self._trees, is_last=True)
 
     def placements_changed(self) -> None:
         """A transfer ended: copies lie elsewhere now, the tracker must watch other places."""
@@ -145,6 +151,7 @@ class Observer:
         """One round: flush accesses, look at what changed, scan everything when it is due."""
         now = self._clock()
         changed = self._flush_accesses(now)
+        self._watching.note(now, self._trees)
         dirty = self._tracker.drain_dirty()
         for snapshot_id in dirty.snapshots:
             self._mark_dirty(snapshot_id, now)
@@ -398,14 +405,17 @@ class Observer:
             for d in self._config.datasets
             if self._is_online(d.home)
         ]
+        datasets = {s.id: s.ref.dataset for s in self._catalog.snapshots()}
+        watches += [Watch(snapshot_id=s, dataset=datasets[s], path=path) for s, path in self._trees() if s in datasets]
+        return watches
+
+    def _trees(self) -> Iterator[tuple[SnapshotId, Path]]:
+        """Snapshots whose tree can be looked at now, and where it lies."""
         placements = self._catalog.placements_by_snapshot()
         for snapshot in self._catalog.snapshots():
             where = self._where(snapshot, placements.get(snapshot.id, []))
             if where is not None:
-                watches.append(
-                    Watch(snapshot_id=snapshot.id, dataset=snapshot.ref.dataset, path=Path(os.fsdecode(where[0])))
-                )
-        return watches
+                yield snapshot.id, Path(os.fsdecode(where[0]))
 
     def _warn_once(self, message: str) -> None:
         if message not in self._warned:

@@ -148,6 +148,8 @@ def used(case: Case) -> str:
     """`used 3d ago`, or that nothing is known but when it was found."""
     if case.s.snapshot.access_source is AccessSource.DISCOVERY:
         return f"found {ago(case.accessed_at, case.now)}, not seen in use since"
+    if case.s.snapshot.access_source is AccessSource.UNOBSERVED:
+        return f"not seen in use for {unused(case)} of watched time (some time nobody could watch is left out)"
     return f"used {ago(case.accessed_at, case.now)}"
 
 

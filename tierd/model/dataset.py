@@ -90,6 +90,9 @@ class AccessSource(StrEnum):
     ATIME = "atime"
     REPORTED = "reported"
     """Somebody told, of a use that no event shows: an NFS client, a remote reader."""
+    UNOBSERVED = "unobserved"
+    """The last access that is known, moved by the time in which nobody watched and the mount kept no access times:
+    only time in which a use would have been noticed counts as disuse."""
     DISCOVERY = "discovery"
     """Nothing is known: the snapshot counts as used when it was first seen. Unknown is never cold."""
 

@@ -1,7 +1,6 @@
 """Access tracking by sampling: trees are measured on a schedule, and a newer time than last time is an access.
 
-The fall-back where events cannot be had, and the catch-up after a time in which nobody listened. It sees that a
-snapshot was used, not how often; under relatime a file's access time moves once a day. Where the mount keeps no
+The fall-back where events cannot be had. It sees that a snapshot was used, not how often; under relatime a file's access time moves once a day. Where the mount keeps no
 access times it reports no reads at all, and says so: a made-up time would let a snapshot in use look cold.
 """
 
@@ -143,24 +142,6 @@ class AtimeTracker:
             self._wanted_round = max(self._wanted_round, wanted)
             self._changed.notify_all()
             return self._changed.wait_for(lambda: self._done_round >= wanted, timeout_s)
-
-    # Catch-up
-
-    def catch_up(
-        self, watches: Sequence[Watch], *, is_stopped: Callable[[], bool] = lambda: False
-    ) -> list[AccessBatch]:
-        """Sample these trees once, in this thread: what their access times tell about a time without a listener.
-
-        Args:
-            is_stopped: asked before each tree; True ends early with what is known by then.
-        """
-        ledger = Ledger(AccessSource.ATIME)
-        for watch in watches:
-            if is_stopped():
-                break
-            if watch.snapshot_id is not None:
-                self._sample(watch, _Tree(), ledger, is_stopped)
-        return ledger.drain(self._clock())
 
     # The sampling thread
 

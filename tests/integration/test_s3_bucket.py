@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import socketserver
 import ssl
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -545,6 +547,66 @@ def test_rights_are_found_out_and_nothing_is_left(settings: S3Settings, bucket: 
 def test_a_store_that_is_off_line_is_one_finding(settings: S3Settings) -> None:
     off = replace(settings, endpoint=f"http://127.0.0.1:{free_ports(1)[0]}", retry_for_s=0.5)
     assert [(f.right, f.is_ok) for f in check_rights(off)] == [("connection", False)]
+
+
+# -- tierd check-config --connect ---------------------------------------------------------------------------------
+
+
+def checked(settings: S3Settings, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The verb as an operator calls it, on a configuration with a flash tier and this bucket."""
+    (tmp_path / "flash" / "ds").mkdir(parents=True, exist_ok=True)
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f"""
+database = "{tmp_path}/tierd.db"
+[[tiers]]
+name = "flash"
+root = "{tmp_path}/flash"
+rank = 0
+[[tiers]]
+name = "cloud"
+kind = "s3"
+rank = 2
+bucket = "{settings.bucket}"
+prefix = "{settings.prefix}"
+endpoint = "{settings.endpoint}"
+region = "us-east-1"
+credentials = "{settings.credentials}"
+[[datasets]]
+name = "ds"
+path = "{tmp_path}/flash/ds"
+"""
+    )
+    command = [sys.executable, "-m", "tierd", "check-config", "--connect", "--config", str(config), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_an_operator_sees_whether_a_tier_can_be_used(settings: S3Settings, bucket: Bucket, tmp_path: Path) -> None:
+    done = checked(settings, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "✗" not in done.stdout
+    assert {"s3:PutObject", "s3:DeleteObject", "checksums"} <= set(done.stdout.split())
+    assert not list(bucket.list(""))
+    assert not list(bucket.uploads(""))
+
+
+@pytest.mark.parametrize("fault", ["reader", "secret", "bucket", "endpoint"])
+def test_an_operator_is_told_what_is_wrong_with_a_tier(settings: S3Settings, tmp_path: Path, fault: str) -> None:
+    for user, secret in (READER, ("tierd", "wrong")):
+        (tmp_path / user).mkdir()
+        credentials(tmp_path / user, user, secret)
+    changed, said = {
+        "reader": ({"credentials": tmp_path / "reader" / "credentials"}, "s3:PutObject"),
+        "secret": ({"credentials": tmp_path / "tierd" / "credentials"}, "secret"),
+        "bucket": ({"bucket": "no-such-bucket"}, "no-such-bucket"),
+        "endpoint": ({"endpoint": f"http://127.0.0.1:{free_ports(1)[0]}"}, "127.0.0.1"),
+    }[fault]
+    done = checked(replace(settings, **changed), tmp_path, "--json")
+    assert done.returncode == 9, done.stdout + done.stderr
+    bad = [f for f in json.loads(done.stdout)["tiers"] if not f["is_ok"]]
+    assert {f["tier"] for f in bad} == {"cloud"}
+    assert any(said in f["message"] for f in bad), bad
+    assert "Traceback" not in done.stderr
 
 
 # -- over TLS -----------------------------------------------------------------------------------------------------

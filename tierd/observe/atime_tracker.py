@@ -1,7 +1,8 @@
 """Access tracking by sampling: trees are measured on a schedule, and a newer time than last time is an access.
 
-The fall-back where events cannot be had. It sees that a snapshot was used, not how often; under relatime a file's access time moves once a day. Where the mount keeps no
-access times it reports no reads at all, and says so: a made-up time would let a snapshot in use look cold.
+The fall-back where events cannot be had. It sees that a snapshot was used, not how often; under relatime a file's
+access time moves once a day. Where the mount keeps no access times it reports no reads at all, and says so: a made-up
+time would let a snapshot in use look cold.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ $(VENV)/.made:
 # Root tests make ext4 and xfs images and compare trees down to the last attribute. Only an unattended run (CI=true)
 # as root installs packages by itself; elsewhere the tests that miss a tool are skipped and say so.
 # command:package
-NEEDED := mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs setfacl:acl setfattr:attr rsync:rsync setcap:libcap2-bin \
+NEEDED := mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mkfs.btrfs:btrfs-progs setfacl:acl setfattr:attr rsync:rsync setcap:libcap2-bin \
 	losetup:mount unshare:util-linux promtool:prometheus systemd-analyze:systemd
 
 system-packages:

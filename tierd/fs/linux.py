@@ -100,25 +100,3 @@ def is_cached(fd: int) -> bool | None:
     if _libc.syscall(_SYS_CACHESTAT, fd, _whole_file, counts, 0) < 0:
         return None
     return counts[0] > 0
-
-
-_SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 430, 431, 432  # the same numbers on every architecture
-_FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 1, 6
-
-
-def open_btrfs_top(device: str) -> int:
-    """Open the top-level subvolume of a mounted btrfs, through a mount of its own that nobody else sees.
-
-    The mount lasts as long as the descriptor.
-
-    Raises:
-        OSError: as fsopen(2), fsconfig(2), fsmount(2); EPERM without CAP_SYS_ADMIN.
-    """
-    fs = _check(_libc.syscall(_SYS_FSOPEN, b"btrfs", 1))
-    try:
-        for key, value in ((b"source", os.fsencode(device)), (b"subvolid", b"5")):
-            _check(_libc.syscall(_SYS_FSCONFIG, fs, _FSCONFIG_SET_STRING, key, value, 0), value)
-        _check(_libc.syscall(_SYS_FSCONFIG, fs, _FSCONFIG_CMD_CREATE, None, None, 0), os.fsencode(device))
-        return _check(_libc.syscall(_SYS_FSMOUNT, fs, 1, 0))
-    finally:
-        os.close(fs)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tierd.errors import TierdError
-from tierd.fs.fanotify import open_by_handle
+from tierd.fs.fanotify import handle_of, open_by_handle
 from tierd.fs.walk import open_root
 from tierd.observe.ledger import Tally
 from tierd.observe.tracker import Watch
@@ -26,85 +26,103 @@ _UP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(eq=False)
-class Tree:
-    """A watched tree. `root`: its inode, None while nothing is at its path, or something else than a directory."""
+class Place:
+    """A watched path, and what lies there.
+
+    Attributes:
+        tally: of the snapshot; None for the top level of a dataset.
+        root: the inode of the directory at the path; None while there is none.
+        handle: of that directory, which tells it from a later one with the same inode.
+    """
 
     watch: Watch
-    tally: Tally
+    tally: Tally | None = None
     root: Inode | None = None
+    handle: bytes | None = None
+
+    @property
+    def path(self) -> bytes:
+        return os.fsencode(self.watch.path)
+
+    def look(self) -> bool:
+        """See what lies there now; returns whether it is another directory than before, or none."""
+        before, self.root, self.handle = self.root, None, None
+        with contextlib.suppress(OSError, TierdError):
+            fd = open_root(self.path)
+            try:
+                st = os.fstat(fd)
+                self.root = st.st_dev, st.st_ino
+                self.handle = handle_of(fd)
+            finally:
+                os.close(fd)
+        return self.root != before
 
 
 @dataclass(eq=False)
 class Owner:
-    """What a directory means: the tree it lies in, datasets whose top level it is, trees whose parent it is."""
+    """What a directory means: the snapshot it lies in, datasets whose top level it is, and places that a change of
+    names in it may concern: snapshots right below it, datasets anywhere below."""
 
-    tree: Tree | None = None
+    place: Place | None = None
     datasets: frozenset[str] = frozenset()
-    children: tuple[Tree, ...] = ()
+    below: tuple[Place, ...] = ()
 
     @property
     def is_somebodys(self) -> bool:
-        return self.tree is not None or bool(self.datasets) or bool(self.children)
+        return self.place is not None or bool(self.datasets) or bool(self.below)
 
 
 NOBODY = Owner()
 
 
-def inode_at(path: bytes) -> Inode | None:
-    """Of the directory at `path`, which no link leads to."""
-    try:
-        fd = open_root(path)
-    except (OSError, TierdError):
-        return None
-    try:
-        st = os.fstat(fd)
-        return st.st_dev, st.st_ino
-    finally:
-        os.close(fd)
-
-
 @dataclass(eq=False)
 class Directories:
-    """The directories of one file system. Used by one thread.
+    """The directories of one file system. Used by one thread."""
 
-    Attributes:
-        anchors: paths on this file system, one of each of its mounts that carries a watch.
-    """
-
-    anchors: list[bytes] = field(default_factory=list)
-    _trees: dict[Inode, Tree] = field(default_factory=dict)
+    _anchors: list[tuple[bytes, int]] = field(default_factory=list)
+    _roots: dict[Inode, Place] = field(default_factory=dict)
     _tops: dict[Inode, set[str]] = field(default_factory=dict)
-    _parents: dict[Inode, list[Tree]] = field(default_factory=dict)
+    _above: dict[Inode, list[Place]] = field(default_factory=dict)
     _known: dict[bytes, Owner] = field(default_factory=dict)
     _mounts: list[int] = field(default_factory=list)
 
     @property
-    def trees(self) -> list[Tree]:
-        return list(self._trees.values())
+    def places(self) -> list[Place]:
+        return list(self._roots.values())
 
     @property
     def datasets(self) -> set[str]:
         return {name for names in self._tops.values() for name in names}
 
-    def place(self, trees: Iterable[tuple[Tree, Inode | None]], tops: Iterable[tuple[Inode, str]]) -> None:
-        """Set what is watched: trees with their parents' inodes, and top levels of datasets."""
-        self._trees, self._tops, self._parents = {}, {}, {}
-        for tree, parent in trees:
-            if tree.root is not None:
-                self._trees[tree.root] = tree
-            if parent is not None:
-                self._parents.setdefault(parent, []).append(tree)
-        for inode, dataset in tops:
-            self._tops.setdefault(inode, set()).add(dataset)
+    def set_up(
+        self, places: Iterable[Place], above: Iterable[tuple[Inode, Place]], anchors: Iterable[tuple[bytes, int]]
+    ) -> None:
+        """Set what is watched.
+
+        Args:
+            above: directories in which a change of names may concern a place.
+            anchors: paths with the device numbers found there, one of each mount of this file system.
+        """
+        self._roots, self._tops, self._above = {}, {}, {}
+        for place in places:
+            if place.root is not None and place.tally is not None:
+                self._roots[place.root] = place
+            elif place.root is not None:
+                self._tops.setdefault(place.root, set()).add(place.watch.dataset)
+        for inode, place in above:
+            self._above.setdefault(inode, []).append(place)
+        self._anchors = list(anchors)
         self._known.clear()
 
-    def owner(self, handle: bytes) -> Owner:
-        """Whose directory this is; `NOBODY` also when it is gone by now."""
+    def owner(self, handle: bytes, *, may_look_up: bool = True) -> Owner | None:
+        """Whose directory this is; `NOBODY` also when it is gone by now; None where it would have to be looked up."""
         known = self._known.get(handle)
-        if known is None:
+        if known is None and may_look_up:
             known = self._look_up(handle)
             if len(self._known) >= _MOST:
                 self._known.clear()
+            if known is None:
+                return NOBODY  # no mount could be asked: next time perhaps
             self._known[handle] = known
         return known
 
@@ -112,24 +130,33 @@ class Directories:
         """A directory has moved to another owner, perhaps with many below it."""
         self._known.clear()
 
-    def look_again(self, trees: Iterable[Tree]) -> None:
-        """Something changed in the parent of these trees: is each of them still at its path?
+    def look_again(self, place: Place) -> bool:
+        """A name changed above a place: is it still there? Returns whether something else is at its path, or nothing.
 
-        One that was only moved away is still the same snapshot, until its owner is told where it is now; where
-        something else took its place, what goes on in the old tree does not concern the snapshot any more.
+        A snapshot that was only moved away is still the same snapshot, until the tracker is told where it is now.
+        Where something else took its place, what goes on in the old tree does not concern the snapshot any more.
         """
-        for tree in trees:
-            path = os.fsencode(tree.watch.path)
-            now = inode_at(path)
-            if now is None and not os.path.lexists(path):
-                continue
-            if now != tree.root:
-                if tree.root is not None and self._trees.get(tree.root) is tree:
-                    del self._trees[tree.root]
-                tree.root = now
-                if now is not None:
-                    self._trees[now] = tree
-                self._known.clear()
+        root, handle = place.root, place.handle
+        if not place.look():
+            return False
+        if root is not None and place.root is None and self._is_alive(handle) and not os.path.lexists(place.path):
+            place.root, place.handle = root, handle
+            return True
+        if root is not None and self._roots.get(root) is place:
+            del self._roots[root]
+        if place.root is not None and place.tally is not None:
+            self._roots[place.root] = place
+        self._known.clear()
+        return True
+
+    def _is_alive(self, handle: bytes | None) -> bool:
+        if handle is None:
+            return False
+        for mount in self._open_mounts():
+            with contextlib.suppress(OSError):
+                os.close(open_by_handle(mount, handle))
+                return True
+        return False
 
     @contextlib.contextmanager
     def mounted(self) -> Iterator[None]:
@@ -140,28 +167,40 @@ class Directories:
             while self._mounts:
                 os.close(self._mounts.pop())
 
+    def open_anchor(self) -> int:
+        """A directory on this file system, open.
+
+        Raises:
+            OSError: there is none any more.
+        """
+        for path, device in self._anchors:
+            fd = _open_above(path, device)
+            if fd is not None:
+                return fd
+        raise OSError("no mount of the file system is left")
+
     def _open_mounts(self) -> list[int]:
         if not self._mounts:
-            for path in self.anchors:
-                with contextlib.suppress(OSError, TierdError):
-                    self._mounts.append(open_root(path))
+            opened = (_open_above(path, device) for path, device in self._anchors)
+            self._mounts += [fd for fd in opened if fd is not None]
         return self._mounts
 
-    def _look_up(self, handle: bytes) -> Owner:
-        for mount in self._open_mounts():
+    def _look_up(self, handle: bytes) -> Owner | None:
+        mounts = self._open_mounts()
+        for mount in mounts:
             with contextlib.suppress(OSError):  # gone by now, or not below this mount's root: another may do
                 return self._go_up(open_by_handle(mount, handle))
-        return NOBODY
+        return NOBODY if mounts else None
 
     def _go_up(self, fd: int) -> Owner:
         """The owner of an open directory, which is closed."""
         try:
             st = os.fstat(fd)
             here = st.st_dev, st.st_ino
-            datasets, children = frozenset(self._tops.get(here, ())), tuple(self._parents.get(here, ()))
-            tree = self._trees.get(here)
+            datasets, below = frozenset(self._tops.get(here, ())), tuple(self._above.get(here, ()))
+            place = self._roots.get(here)
             for _ in range(_DEEPEST):
-                if tree is not None:
+                if place is not None:
                     break
                 above = os.open("..", _UP, dir_fd=fd)
                 os.close(fd)
@@ -170,7 +209,23 @@ class Directories:
                 if (st.st_dev, st.st_ino) == here:
                     break  # the root of everything
                 here = st.st_dev, st.st_ino
-                tree = self._trees.get(here)
+                place = self._roots.get(here)
         finally:
             os.close(fd)
-        return Owner(tree, datasets, children) if tree is not None or datasets or children else NOBODY
+        return Owner(place, datasets, below) if place is not None or datasets or below else NOBODY
+
+
+def _open_above(path: bytes, device: int) -> int | None:
+    """Open a directory, or the nearest one above it, if it is on this device: its names may have changed."""
+    while True:
+        try:
+            fd = open_root(path)
+        except (OSError, TierdError):
+            if len(path) <= 1:
+                return None
+            path = os.path.dirname(path)
+            continue
+        if os.fstat(fd).st_dev == device:
+            return fd
+        os.close(fd)
+        return None

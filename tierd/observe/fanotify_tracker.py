@@ -2,7 +2,7 @@
 
 One thread takes events in. It waits a moment after the first: events of one process in one directory merge in the
 queue meanwhile, so that an epoch over a million files costs a few hundred events. Opens are reported all the time
-while they are few, for a moment of each second while they are many (see `duty`); changes always are.
+while they are few, for a moment now and then while they are many (see `duty`); changes always are.
 
 Nobody waits for tierd: the queue may overflow (16,384 events), which is repaired by a look at everything on that
 file system; whoever reads does not notice.
@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from tierd.fs.fanotify import CHANGES, MOVED, NAMES, ONDIR, OPEN, Q_OVERFLOW, Event
+from tierd.fs.fanotify import CHANGES, MOVED, NAMES, ONDIR, OPEN, Q_OVERFLOW, Event, check_rights
 from tierd.model.dataset import AccessSource, SnapshotId
 from tierd.model.observation import AccessBatch, Reader
-from tierd.observe.directories import Inode, Owner, Tree, inode_at
-from tierd.observe.duty import PROBE_S
+from tierd.observe.directories import Owner, Place
+from tierd.observe.duty import PROBE_S, WINDOW_S
 from tierd.observe.filesystems import Filesystem, Filesystems
 from tierd.observe.ledger import Ledger, Tally
 from tierd.observe.tracker import Clock, Dirty, Tracker, TrackerStatus, Watch
@@ -34,6 +34,8 @@ _GRACE = timedelta(seconds=1)
 """An open says nothing of its kind: when the same process writes in the same directory before this, it was no read."""
 _MOST_OPENS = 4096
 _REPAIR_REST_S = 60.0
+_LOOK_UPS_PER_S = 1000
+"""Directories looked up for opens (some 20 µs each) while these are many; who is left out is seen in another window."""
 _FOREVER_S = 3600.0
 _MOUNTS = Path("/proc/self/mountinfo")
 
@@ -52,7 +54,7 @@ class FanotifyTracker:
             were not listened for all the time: measuring them tells their access times.
 
     Raises:
-        OSError: fanotify cannot be used here: EPERM without CAP_SYS_ADMIN, EINVAL before Linux 5.9.
+        OSError: fanotify cannot be used here: EPERM without its capabilities, EINVAL before Linux 5.9.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class FanotifyTracker:
         retry_s: float = 5.0,
         sample_every_s: float = 3600.0,
     ) -> None:
+        check_rights()
         self._clock = clock
         self._fallback = fallback
         self._who = who or Who()
@@ -73,8 +76,11 @@ class FanotifyTracker:
         self._systems = Filesystems()
         self._watches: list[Watch] = []
         self._watches_due = False
-        self._trees: dict[Watch, Tree] = {}
+        self._places: dict[Watch, Place] = {}
         self._missing = 0
+        self._retry_due = 0.0
+        self._look_ups = 0
+        self._look_ups_since = 0.0
         self._opens: dict[tuple[bytes, int], tuple[Tally, Reader, datetime]] = {}
         self._seen = self._lost = 0
         self._repair_due: dict[Filesystem, float] = {}
@@ -140,7 +146,7 @@ class FanotifyTracker:
             faults.append("stopped" if self._is_stopping else "the thread of the tracker ended unexpectedly")
         with self._changed:
             systems, refused = self._systems.all(), dict(self._systems.refused)
-            seen, lost, missing, trees = self._seen, self._lost, self._missing, len(self._trees)
+            seen, lost, missing, trees = self._seen, self._lost, self._missing, len(self._places)
             is_pending = self._watches_due
         if lost:
             faults.append(f"the kernel's queue overflowed {lost} times; each time everything there was looked at again")
@@ -228,10 +234,10 @@ class FanotifyTracker:
         return mounts in ready
 
     def _until_due(self, longest_s: float) -> float:
-        due = [system.duty.change_due for system in self._systems.all()]
+        due = [system.duty.window_due for system in self._systems.all()]
         due += [*self._repair_due.values(), self._sample_due]
         if self._missing:
-            longest_s = min(longest_s, self._retry_s)
+            due.append(self._retry_due)
         return max(0.0, min([longest_s, *(at - time.monotonic() for at in due)]))
 
     def _round(self, *, is_remounted: bool) -> None:
@@ -239,8 +245,8 @@ class FanotifyTracker:
             wanted = self._wanted_round
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
-        if is_remounted or self._watches_due or self._missing:
-            self._place(is_remounted=is_remounted)
+        if is_remounted or self._watches_due or (self._missing and time.monotonic() >= self._retry_due):
+            self._set_up(is_remounted=is_remounted)
         seen = self._seen
         for system in self._systems.all():
             self._attend(system)
@@ -253,61 +259,106 @@ class FanotifyTracker:
                 self._changed.notify_all()
 
     def _attend(self, system: Filesystem) -> None:
-        """Take in what is in a file system's queue, and decide whether opens are listened for from now on."""
-        duty = system.duty
-        while events := system.group.read():
-            opens = self._take_in(system, events)
-            if opens and duty.wants_probe(time.monotonic()):
-                self._probe(system)
-        if duty.tick(time.monotonic()):
-            system.listen(is_on=duty.is_listening)
-            if duty.is_listening:
-                self._probe(system)
+        """Take in what is in a file system's queue, and decide whether opens are listened for from now on.
 
-    def _probe(self, system: Filesystem) -> None:
+        While opens are many they are not listened for when events are worked on: that takes its time.
+        """
+        events = _gather(system)
+        if not system.duty.is_sparing:
+            events += self._watch_rate(system, _opens(events))
+        elif time.monotonic() >= system.duty.window_due:
+            events += self._open_window(system)
+        system.gathered_at = time.monotonic()
+        if events:
+            self._take_in(system, events)
+
+    def _watch_rate(self, system: Filesystem, opens: int) -> list[Event]:
+        """While it is listened all the time: are there too many opens for that?"""
+        duty, now = system.duty, time.monotonic()
+        duty.gathered(now, opens, now - system.gathered_at)
+        events = self._probe(system) if opens and duty.wants_probe(now) else []
+        if duty.is_sparing:
+            system.listen(is_on=False)
+            events += _gather(system)
+        return events
+
+    def _open_window(self, system: Filesystem) -> list[Event]:
+        """Listen for a moment; what comes is only gathered."""
+        duty = system.duty
+        system.listen(is_on=True)
+        if duty.wants_probe(time.monotonic()):
+            events = self._probe(system)
+        else:
+            began = time.monotonic()
+            _ready([self._wake], timeout_s=WINDOW_S)
+            duty.windowed(time.monotonic(), time.monotonic() - began)
+            events = []
+        if duty.is_sparing:
+            system.listen(is_on=False)
+        return events + _gather(system)
+
+    def _probe(self, system: Filesystem) -> list[Event]:
         """Count opens at the rate at which they are made; see `duty`."""
-        began, opens = time.monotonic(), 0
-        until = began + PROBE_S
-        while (now := time.monotonic()) < until:
-            events = system.group.read()
-            if events:
-                opens += self._take_in(system, events)
-            else:
-                _ready([system.group.fd], timeout_s=until - now)
-        system.duty.probed(time.monotonic(), opens, now - began)
+        began = now = time.monotonic()
+        events: list[Event] = []
+        while (left := began + PROBE_S - now) > 0:
+            some = system.group.read()
+            events += some
+            if not some:
+                _ready([system.group.fd], timeout_s=left)
+            now = time.monotonic()
+        system.duty.probed(now, _opens(events), now - began)
+        return events
 
     # Events
 
-    def _take_in(self, system: Filesystem, events: list[Event]) -> int:
-        """Returns how many were opens of files."""
-        now, opens, directories = self._clock(), 0, system.directories
+    def _take_in(self, system: Filesystem, events: list[Event]) -> None:
+        now, directories = self._clock(), system.directories
+        looked_at: set[Place] = set()
         with self._changed, directories.mounted():
             self._seen += len(events)
             for mask, pid, handle in events:
                 if mask & Q_OVERFLOW:
                     self._lost += 1
-                    self._repair_due.setdefault(system, self._repaired_at.get(system, -_REPAIR_REST_S) + _REPAIR_REST_S)
+                    rested = self._repaired_at.get(system, -_REPAIR_REST_S) + _REPAIR_REST_S
+                    self._repair_due.setdefault(system, rested)
                     continue
-                if mask & OPEN and not mask & ONDIR:
-                    opens += 1
-                elif not mask & CHANGES:
+                if not mask & CHANGES and mask & ONDIR:
                     continue  # somebody looks at a directory
-                owner = directories.owner(handle)
-                if owner.is_somebodys:
+                may_look_up = bool(mask & CHANGES) or not system.duty.is_sparing or self._may_look_up()
+                owner = directories.owner(handle, may_look_up=may_look_up)
+                if owner is not None and owner.is_somebodys:
+                    if mask & NAMES:
+                        self._look_again(system, owner, looked_at)
                     self._take_in_one(system, owner, mask, pid, handle, now)
-        return opens
+
+    def _may_look_up(self) -> bool:
+        now = time.monotonic()
+        if now - self._look_ups_since >= 1.0:
+            self._look_ups_since, self._look_ups = now, 0
+        self._look_ups += 1
+        return self._look_ups <= _LOOK_UPS_PER_S
+
+    def _look_again(self, system: Filesystem, owner: Owner, looked_at: set[Place]) -> None:
+        """Names changed in a directory: is what lies below it still at its path? Asked once per batch of events."""
+        for place in owner.below:
+            if place in looked_at:
+                continue
+            looked_at.add(place)
+            if system.directories.look_again(place) and place.tally is None:
+                self._ledger.dirty_datasets.add(place.watch.dataset)
+                self._watches_due = True  # the trees below are elsewhere now, or gone
+                self._poke()
 
     def _take_in_one(self, system: Filesystem, owner: Owner, mask: int, pid: int, handle: bytes, now: datetime) -> None:
-        if mask & NAMES and owner.children:
-            system.directories.look_again(owner.children)
         if mask & MOVED and mask & ONDIR:
             system.directories.forget()
         process = self._who.look(pid)
         if mask & NAMES and not process.is_ours:
             self._ledger.dirty_datasets |= owner.datasets
-        if owner.tree is None:
+        tally = None if owner.place is None else owner.place.tally
+        if tally is None:
             return
-        tally = owner.tree.tally
         if process.is_ours or (process.is_gone and tally.suppressions and not mask & CHANGES):
             tally.is_dirty |= bool(mask & CHANGES)  # our own doing is a reason to measure, and no access
         elif mask & CHANGES:
@@ -343,8 +394,9 @@ class FanotifyTracker:
 
     def _doubt(self, system: Filesystem) -> None:
         with self._changed:
-            for tree in system.directories.trees:
-                tree.tally.is_dirty = True
+            for place in system.directories.places:
+                if place.tally is not None:
+                    place.tally.is_dirty = True
             self._ledger.dirty_datasets |= system.directories.datasets
 
     def _sample(self) -> None:
@@ -356,41 +408,57 @@ class FanotifyTracker:
             for system in self._systems.all():
                 if system.has_spared:
                     system.has_spared = system.duty.is_sparing
-                    for tree in system.directories.trees:
-                        tree.tally.is_dirty |= tree.tally.snapshot_id not in self._read_since
+                    for place in system.directories.places:
+                        if place.tally is not None and place.tally.snapshot_id not in self._read_since:
+                            place.tally.is_dirty = True
             self._read_since.clear()
 
     # Where watches are
 
-    def _place(self, *, is_remounted: bool) -> None:
+    def _set_up(self, *, is_remounted: bool) -> None:
         with self._changed:
             watches, self._watches_due = self._watches, False
-            trees = {
-                w: self._trees.get(w) or Tree(w, self._ledger.tally(w.snapshot_id))
-                for w in watches
-                if w.snapshot_id is not None
-            }
-        found: list[tuple[Watch, Inode | None, Inode | None]] = []
-        parents: dict[bytes, Inode | None] = {}
-        for watch in watches:
-            path = os.fsencode(watch.path)
-            above = os.path.dirname(path)
-            if above not in parents:
-                parents[above] = inode_at(above)
-            found.append((watch, inode_at(path), parents[above]))
-        fresh, gone = self._systems.place(found, trees, is_remounted=is_remounted)
+            places = {w: self._places.get(w) or self._new_place(w) for w in watches}
+        appeared: list[Place] = []
+        for place in places.values():
+            was_missing = place.root is None and place.watch in self._places
+            if place.look() and was_missing:
+                appeared.append(place)
+        fresh, gone = self._systems.set_up(list(places.values()), is_remounted=is_remounted)
         with self._changed:
-            self._trees = trees
-            self._missing = sum(inode is None for _, inode, _ in found)
+            self._places = places
+            self._missing = sum(place.root is None for place in places.values())
+            self._retry_due = time.monotonic() + self._retry_s
             for system in gone:
                 self._repair_due.pop(system, None)
                 self._repaired_at.pop(system, None)
+            for place in appeared:  # what went on there before, nobody has seen
+                if place.tally is None:
+                    self._ledger.dirty_datasets.add(place.watch.dataset)
+                else:
+                    place.tally.is_dirty = True
         if is_remounted:
             for system in fresh:
                 self._doubt(system)
         if self._fallback is not None and self._systems.refused_watches != self._handed_over:
             self._handed_over = list(self._systems.refused_watches)
             self._fallback.update(self._handed_over)
+
+    def _new_place(self, watch: Watch) -> Place:
+        return Place(watch, None if watch.snapshot_id is None else self._ledger.tally(watch.snapshot_id))
+
+
+def _gather(system: Filesystem) -> list[Event]:
+    """Everything that is in the queue."""
+    events: list[Event] = []
+    while some := system.group.read():
+        events += some
+    return events
+
+
+def _opens(events: Sequence[Event]) -> int:
+    """How many of them are opens of files."""
+    return sum(1 for mask, _, _ in events if mask & OPEN and not mask & ONDIR)
 
 
 def _ready(fds: Sequence[int], *, timeout_s: float, mounts: int | None = None) -> set[int]:

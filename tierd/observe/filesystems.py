@@ -6,22 +6,18 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tierd.errors import TierdError
-from tierd.fs.fanotify import CHANGES, ONDIR, OPEN, Group
-from tierd.fs.linux import open_btrfs_top
+from tierd.fs.fanotify import CHANGES, ONDIR, OPEN, Group, open_btrfs_top
 from tierd.fs.walk import open_root
-from tierd.observe.directories import Directories, Inode, Tree
+from tierd.observe.directories import Directories, Inode, Place
 from tierd.observe.duty import Duty
 from tierd.observe.tracker import Watch
 
 _MOUNTS = Path("/proc/self/mountinfo")
-_CANNOT = {errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL, errno.EXDEV, errno.ENOSYS}
-Placed = tuple[Watch, Inode | None, Inode | None]
-"""A watch, the inode at its path (None: nothing is there), and that of the directory above."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,6 @@ class Mount:
 
     device: str
     kind: str = field(compare=False)
-    source: str = field(compare=False)
 
 
 @dataclass(eq=False)
@@ -40,6 +35,7 @@ class Filesystem:
     Attributes:
         where: the path of a watch on it.
         has_spared: opens were not listened for all the time since this was last reset.
+        gathered_at: when its queue was last empty.
     """
 
     group: Group
@@ -48,20 +44,27 @@ class Filesystem:
     duty: Duty
     directories: Directories = field(default_factory=Directories)
     has_spared: bool = False
+    gathered_at: float = 0.0
 
     def listen(self, *, is_on: bool) -> None:
         """Have opens reported, or not. A file system that is just going away is left to the next look at mounts."""
         self.has_spared |= not is_on
-        for path in self.directories.anchors:
-            with contextlib.suppress(OSError, TierdError), _markable(path, self.mount) as fd:
-                (self.group.mark if is_on else self.group.unmark)(fd, OPEN)
-                return
+        with contextlib.suppress(OSError):
+            anchor = self.directories.open_anchor()
+            try:
+                with _markable(anchor, self.mount) as fd:
+                    (self.group.mark if is_on else self.group.unmark)(fd, OPEN)
+            finally:
+                os.close(anchor)
 
 
 @contextlib.contextmanager
-def _markable(path: bytes, mount: Mount) -> Iterator[int]:
-    """A descriptor through which the file system at `path` can be marked."""
-    fd = open_btrfs_top(mount.source) if mount.kind == "btrfs" else open_root(path)
+def _markable(anchor: int, mount: Mount) -> Iterator[int]:
+    """A descriptor through which the file system of an open directory can be marked."""
+    if mount.kind != "btrfs":
+        yield anchor
+        return
+    fd = open_btrfs_top(anchor)  # a subvolume cannot be marked
     try:
         yield fd
     finally:
@@ -89,9 +92,7 @@ class Filesystems:
             system.group.close()
         self._by_device = {}
 
-    def place(
-        self, found: Sequence[Placed], trees: Mapping[Watch, Tree], *, is_remounted: bool
-    ) -> tuple[list[Filesystem], list[Filesystem]]:
+    def set_up(self, places: Sequence[Place], *, is_remounted: bool) -> tuple[list[Filesystem], list[Filesystem]]:
         """Mark what carries watches now, and nothing else.
 
         Returns:
@@ -101,12 +102,13 @@ class Filesystems:
         if is_remounted:
             self._mounts = {}
             gone = [system for system in self.all() if not system.group.has_mark]
-        by_mount: dict[Mount, list[Placed]] = {}
-        for watch, inode, above in found:
-            here = inode or above
-            mount = None if here is None else self._mount(watch, here)
+        inodes = _Inodes()
+        by_mount: dict[Mount, list[Place]] = {}
+        for place in places:
+            here = place.root or inodes.at(os.path.dirname(place.path))
+            mount = None if here is None else self._mount(place.path, here[0])
             if mount is not None:
-                by_mount.setdefault(mount, []).append((watch, inode, above))
+                by_mount.setdefault(mount, []).append(place)
         gone += [s for s in self.all() if s not in gone and s.mount not in by_mount]
         for system in gone:
             del self._by_device[system.mount.device]
@@ -116,63 +118,89 @@ class Filesystems:
         fresh: list[Filesystem] = []
         for mount, placed in by_mount.items():
             known = self._by_device.get(mount.device)
-            where = next((os.fsencode(w.path) for w, inode, _ in placed if inode is not None), None)
             if known is None:
+                where = next((place for place in placed if place.root is not None), None)
                 if where is None:
                     continue  # nothing is there yet; the next look tells
                 try:
-                    known = self._mark(where, mount)
+                    known = _marked(where.path, mount)
                 except OSError as error:
-                    refused[where] = f"{mount.kind}: {error.strerror}"
-                    refused_watches += [w for w, _, _ in placed]
+                    refused[where.path] = f"{mount.kind}: {error.strerror}"
+                    refused_watches += [place.watch for place in placed]
                     continue
                 self._by_device[mount.device] = known
                 fresh.append(known)
-            _fill(known.directories, placed, trees)
+            known.directories.set_up(placed, inodes.above(placed), _anchors(placed))
         self.refused, self.refused_watches = refused, refused_watches
         return fresh, gone
 
-    def _mount(self, watch: Watch, inode: Inode) -> Mount | None:
-        """What is mounted where this inode is: asked once per device number, as several subvolumes have several."""
-        device = inode[0]
+    def _mount(self, path: bytes, device: int) -> Mount | None:
+        """What is mounted at a path: asked once per device number, of which one file system may have several."""
         if device not in self._mounts:
-            path = os.fsencode(watch.path)
             self._mounts[device] = _mount_at(path) or _mount_at(os.path.dirname(path))
         return self._mounts[device]
 
-    def _mark(self, where: bytes, mount: Mount) -> Filesystem:
-        group = Group()
-        try:
+
+class _Inodes:
+    """Inodes of directories, each asked for once."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Inode | None] = {}
+
+    def at(self, path: bytes) -> Inode | None:
+        if path not in self._known:
             try:
-                with _markable(where, mount) as fd:
-                    group.mark(fd, CHANGES | OPEN | ONDIR)
-            except TierdError as error:
-                raise OSError(errno.ENODEV, error.message) from error
-        except BaseException:
-            group.close()
-            raise
-        return Filesystem(group, mount, where, Duty(time.monotonic()))
+                st = os.stat(path, follow_symlinks=False)
+                self._known[path] = st.st_dev, st.st_ino
+            except OSError:
+                self._known[path] = None
+        return self._known[path]
+
+    def above(self, places: Sequence[Place]) -> Iterator[tuple[Inode, Place]]:
+        """The directory that holds each snapshot, and all that hold a dataset, up to the root of its file system."""
+        for place in places:
+            path = place.path
+            while path != b"/":
+                path = os.path.dirname(path)
+                inode = self.at(path)
+                if inode is not None:
+                    yield inode, place
+                if place.tally is not None:
+                    break
 
 
-def _fill(directories: Directories, placed: Sequence[Placed], trees: Mapping[Watch, Tree]) -> None:
-    tops: list[tuple[Inode, str]] = []
-    at: list[tuple[Tree, Inode | None]] = []
-    anchors: dict[str, bytes] = {}
-    looked: set[bytes] = set()
-    for watch, inode, above in placed:
-        tree = trees.get(watch)
-        path = os.fsencode(watch.path)
-        if tree is None:
-            tops += [(inode, watch.dataset)] if inode is not None else [(above, watch.dataset)] if above else []
-        else:
-            tree.root = inode
-            at.append((tree, above))
-            path = os.path.dirname(path)
-        if path not in looked and inode is not None:
-            looked.add(path)
-            anchors.setdefault(_mount_id(path) or "", path)
-    directories.anchors = list(anchors.values())
-    directories.place(at, tops)
+def _marked(path: bytes, mount: Mount) -> Filesystem:
+    group = Group()
+    try:
+        anchor = open_root(path)
+        try:
+            with _markable(anchor, mount) as fd:
+                group.mark(fd, CHANGES | OPEN | ONDIR)
+        finally:
+            os.close(anchor)
+    except TierdError as error:
+        group.close()
+        raise OSError(errno.ENOENT, error.message) from error
+    except BaseException:
+        group.close()
+        raise
+    now = time.monotonic()
+    return Filesystem(group, mount, path, Duty(now), gathered_at=now)
+
+
+def _anchors(places: Sequence[Place]) -> list[tuple[bytes, int]]:
+    """A path on each mount (of a file system that may have several) on which something is watched."""
+    found: dict[str, tuple[bytes, int]] = {}
+    looked: set[tuple[bytes, int]] = set()
+    for place in places:
+        if place.root is None:
+            continue
+        # The trees of a dataset lie beside each other: one of them stands for all on the same device.
+        beside = os.path.dirname(place.path), place.root[0]
+        if beside not in looked:
+            looked.add(beside)
+            found.setdefault(_mount_id(place.path) or "", (place.path, place.root[0]))
+    return list(found.values())
 
 
 def _mount_id(path: bytes) -> str | None:
@@ -195,6 +223,5 @@ def _mount_at(path: bytes) -> Mount | None:
         for line in file:
             fields = line.split(" ")
             if fields[0] == number:
-                kind, source = fields[fields.index("-") + 1 :][:2]
-                return Mount(device=fields[2], kind=kind, source=source)
+                return Mount(device=fields[2], kind=fields[fields.index("-") + 1])
     return None

@@ -353,9 +353,9 @@ class FanotifyTracker:
     def _take_in_one(self, system: Filesystem, owner: Owner, mask: int, pid: int, handle: bytes, now: datetime) -> None:
         if mask & MOVED and mask & ONDIR:
             system.directories.forget()
-        process = self._who.look(pid)
-        if mask & NAMES and not process.is_ours:
+        if mask & NAMES:
             self._ledger.dirty_datasets |= owner.datasets
+        process = self._who.look(pid)
         tally = None if owner.place is None else owner.place.tally
         if tally is None:
             return

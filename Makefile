@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Options for pytest or for the demo: make test ARGS="tests/unit -k release"
 ARGS ?=
+# Tests at the same time. Most of them wait for something, so it may be more than there are processors.
+WORKERS ?= 3
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -24,7 +26,7 @@ demo: $(VENV)/.installed ## Run tierd on an embedded example; needs no root and 
 test: check ## Run every check and every test (as root also those that mount file systems)
 
 check: lint ## The same as test
-	$(BIN)/pytest $(or $(ARGS),--ignore=tests/benchmarks)
+	$(BIN)/pytest $(or $(ARGS),--numprocesses=$(WORKERS) --dist=loadfile --ignore=tests/benchmarks)
 
 lint: system-packages $(VENV)/.installed-dev ## Only the static checks: style, types, layers
 	$(BIN)/ruff format --check .

@@ -1,8 +1,9 @@
 """Chains: copies on the tiers below the first cold one, and releases from the tiers between flash and the last.
 
 A copy goes down by the age that its policy names for a tier. The copy that a snapshot's path leads to leaves a tier
-between when a colder one has a verified copy: by age, or because the tier is above its high watermark. A held
-snapshot is left alone, and so is the cold copy of one that is on flash: it is what makes its release free.
+between when a colder one has a verified copy: by age, or because the tier is above its high watermark. Then the copies
+of snapshots that are on flash go first, since nobody reads them; without pressure they stay, as they make a later
+recall fast. A held snapshot is left alone.
 """
 
 from __future__ import annotations
@@ -97,6 +98,12 @@ def copy_below(case: Case, above: Tier) -> Placement | None:
     return None
 
 
+def _is_spare(case: Case, tier: Tier) -> bool:
+    """Whether a snapshot on flash can do without its copy on a tier: a colder one has it, and it is not its home."""
+    has_copy = case.s.on(tier.name) is not None and case.s.dataset.home != tier.name
+    return has_copy and copy_below(case, tier) is not None
+
+
 class Chains:
     """Draws up the steps of all chains; once.
 
@@ -119,9 +126,11 @@ class Chains:
         if not self._scene.between:
             return []
         below = sorted(below, key=lambda case: case.coldness)
+        on_flash = sorted(on_flash, key=lambda case: case.coldness)
         for tier in self._scene.between:
             if self._scene.is_online(tier.name):
-                self._relieve(tier, [case for case in below if path_tier(case) == tier])
+                spare = [case for case in on_flash if _is_spare(case, tier)]
+                self._relieve(tier, [case for case in below if path_tier(case) == tier], spare)
         for case in sorted((*on_flash, *below), key=lambda case: case.coldness):
             self._copy_aged(case)
         return list(self._steps.values())
@@ -158,8 +167,12 @@ class Chains:
 
     # -- releases ------------------------------------------------------------------------------------------------
 
-    def _relieve(self, tier: Tier, there: list[Case]) -> None:
-        """Release what age releases from a tier; under pressure also the coldest, copied down first where need be."""
+    def _relieve(self, tier: Tier, there: list[Case], spare: list[Case]) -> None:
+        """Release what age releases from a tier; under pressure also the coldest, copied down first where need be.
+
+        Args:
+            there: the snapshots whose path leads there. spare: those on flash that have a copy there and below.
+        """
         over = rooms.excess(self._scene, tier)
         priority = PRIORITY_PRESSURE if over.is_lacking else PRIORITY_RELEASE
         freed = Amount()
@@ -177,6 +190,10 @@ class Chains:
         )
         full = rooms.fullness(self._scene, tier.name)
         limits = f"{full}, above {format_percent(tier.high)}, and goes down to {format_percent(tier.low)}"
+        for case in spare:
+            if need.is_lacking:
+                why = f"a spare copy, as the snapshot is on {self._scene.flash.name} as well: {limits}"
+                need -= self._release(case, tier, why=why, priority=priority)
         for case in there:
             if need.is_lacking and copy_below(case, tier) is not None:
                 why = f"unused for {unused(case)} and among the coldest: {limits}"

@@ -244,7 +244,7 @@ class Planner:
                     step = victims.migrate(case, destination, why=why, priority=PRIORITY_MIGRATE)
                     self._steps.append((case, step))
                     continue
-                short += 1
+                short += case.cold is None
             rest.append(case)
             self._kept[case.s.ref] = self._why_kept(case, is_due=is_due)
         if short:

@@ -190,8 +190,17 @@ class Room:
         return other
 
     def destination(self, case: Case) -> TierName | None:
-        """Where a new cold copy of it goes: home where that is cold, else the next slower tier that can take it."""
-        return next((tier.name for tier in self._candidates(case) if self.takes(tier, case.s)), None)
+        """Where a new cold copy of it goes: home where that is cold, else the next slower tier that can take it.
+
+        A further copy must leave its tier below the low watermark: what pressure took away does not come back at once.
+        """
+        tiers = (tier for tier in self._candidates(case) if self.takes(tier, case.s))
+        return next((t.name for t in tiers if case.cold is None or self._stays_low(t, case.s)), None)
+
+    def _stays_low(self, tier: Tier, s: SnapshotView) -> bool:
+        usage, band = self._scene.usage(tier.name), tier.high - tier.low
+        to_high = Amount(int(band * usage.capacity_bytes), int(band * usage.capacity_inodes))
+        return copied(s).fits(self._left[tier.name] - to_high)
 
     def takes(self, tier: Tier, s: SnapshotView) -> bool:
         """Whether a tier is online, has no verified copy of it yet, and can take one."""

@@ -31,6 +31,7 @@ from tests.unit.decide.decide_world import (
     vault,
 )
 from tierd.decide import explain, plan
+from tierd.model.hold import Hold
 from tierd.model.placement import PlacementState
 from tierd.model.plan import Action, View
 from tierd.model.policy import Policy
@@ -131,11 +132,9 @@ def test_an_archive_counts_as_a_verified_copy() -> None:
     assert steps(chain(s, below=[vault()])) == [(RELEASE, "v1", HDD, VAULT)]
 
 
-def test_the_cold_copy_of_a_snapshot_on_flash_stays_where_it_is() -> None:
+def test_without_pressure_the_cold_copy_of_a_snapshot_on_flash_stays_where_it_is() -> None:
     policy = replace(DOWN, release_after=None)
-    s = snapshot("v1", on=[FLASH, HDD, CLOUD], unused=999 * DAY, policy=policy)
-    assert steps(chain(s)) == []
-    assert steps(chain(s, hdd=FULL)) == []
+    assert steps(chain(snapshot("v1", on=[FLASH, HDD, CLOUD], unused=999 * DAY, policy=policy))) == []
 
 
 def test_an_original_at_home_on_the_hdd_leaves_it_in_the_same_way() -> None:
@@ -155,6 +154,32 @@ def test_a_full_hdd_gives_back_its_coldest_premigrated_snapshots_until_it_is_low
         note
         == "hdd is 97.0% full, above its high watermark of 95%; what is planned and under way brings it down to 90%"
     )
+
+
+def test_a_full_hdd_first_gives_back_spare_copies_of_snapshots_on_flash() -> None:
+    policy = replace(DOWN, release_after=None)
+    spare = [snapshot(f"s{n}", on=[FLASH, HDD, CLOUD], unused=n * DAY, gib=400, policy=policy) for n in (1, 2)]
+    only = snapshot("v9", on=[HDD, CLOUD], unused=90 * DAY, gib=400)
+    found = plan(chain(*spare, only, hdd=FULL), NOW)
+    assert [(s.ref.name, s.source, s.destination) for s in found.steps] == [("s2", HDD, CLOUD), ("s1", HDD, CLOUD)]
+    assert "a spare copy, as the snapshot is on flash as well" in found.steps[0].reason
+
+
+@pytest.mark.parametrize("hold", [lease(), pin()])
+def test_a_spare_copy_stays_while_the_snapshot_is_held_or_is_the_last_cold_one(hold: Hold) -> None:
+    held = snapshot("v1", on=[FLASH, HDD, CLOUD], unused=99 * DAY, gib=800, holds=[hold])
+    last = snapshot("v2", on=[FLASH, HDD], unused=99 * DAY, gib=800, policy=replace(DOWN, release_after=None))
+    gone = [s for s in plan(chain(held, last, hdd=FULL), NOW).steps if s.action is RELEASE and s.source == HDD]
+    assert gone == []
+
+
+def test_what_pressure_took_from_the_hdd_does_not_come_back_while_it_is_nearly_full() -> None:
+    """Else it would be copied there and released again for ever."""
+    s = snapshot("v1", on=[FLASH, CLOUD], unused=20 * DAY, gib=100, policy=replace(DOWN, release_after=None))
+    assert steps(chain(s, hdd=usage(HDD, 9000, 10_000))) == []  # at its low watermark, where pressure left it
+    assert steps(chain(s, hdd=usage(HDD, 8950, 10_000))) == []  # the copy would bring it above
+    assert steps(chain(s, hdd=usage(HDD, 5000, 10_000))) == [(MIGRATE, "v1", FLASH, HDD)]
+    assert plan(chain(s, hdd=usage(HDD, 9000, 10_000)), NOW).notes == ()
 
 
 def test_a_full_hdd_with_nothing_in_the_bucket_has_the_coldest_copied_there_first() -> None:

@@ -309,7 +309,7 @@ def test_a_warmed_snapshot_is_not_taken_for_a_changed_one(daemon: DaemonProcess)
 @pytest.mark.mounts
 def test_above_the_high_watermark_the_coldest_leave_until_the_low_one(tmp_path: Path, small_mount: SmallMount) -> None:
     flash = small_mount("ext4", size_mb=64)
-    daemon = DaemonProcess(tmp_path, flash=flash, flash_extra='high = "60%"\nlow = "40%"')
+    daemon = DaemonProcess(tmp_path, flash=flash, flash_extra='high = "60%"\nlow = "40%"', settle_after="5s")
     try:
         for number in range(5):
             snapshot = daemon.dataset / f"v{number}"

@@ -759,6 +759,8 @@ def test_a_stopped_tracker_stops_nobody_and_what_it_lost_is_looked_at_again(smal
         assert process.stdout.readline() == "ready\n"
         assert ask()["lost"] == 0
         process.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{process.pid}/task")
+        wait_for(lambda: all(b") T " in (thread / "stat").read_bytes() for thread in threads.iterdir()))
         try:
             before = time.monotonic()
             for name in ("v1", "v2"):
@@ -829,7 +831,7 @@ def test_the_best_back_end_is_chosen(home: Path) -> None:
 _OPENS = """
 until = time.monotonic() + float(sys.argv[2])
 while time.monotonic() < until:
-    for _ in range(200):
+    for _ in range(int(sys.argv[4])):
         os.close(os.open(sys.argv[1], os.O_RDONLY))
     time.sleep(float(sys.argv[3]))
 """
@@ -840,7 +842,7 @@ def test_listening_is_sparing_while_opens_are_many_and_constant_again_afterwards
 ) -> None:
     tracker = make(*all_watches(home))
     path = home / "v1" / "deep" / "er" / "file"
-    busy = threading.Thread(target=lambda: python(_OPENS, path, 6, 0))
+    busy = threading.Thread(target=lambda: python(_OPENS, path, 6, 0, 200))
     busy.start()
     try:
         wait_for(lambda: "of the time" in tracker.status().detail)
@@ -859,7 +861,7 @@ def test_listening_is_sparing_while_opens_are_many_and_constant_again_afterwards
 
 def test_a_thousand_opens_a_second_are_all_listened_for(home: Path, make: Make, clock: FakeClock) -> None:
     tracker = make(*all_watches(home))
-    python(_OPENS, home / "v1" / "file", 3, 0.2)
+    python(_OPENS, home / "v1" / "file", 3, 0.002, 2)
     assert "of the time" not in tracker.status().detail
     assert taken(tracker, clock)[ONE].reads > 0
 
@@ -896,6 +898,6 @@ def test_ten_thousand_snapshots_are_cheap(home: Path, make: Make, clock: FakeClo
     # A missing path is looked for again every `retry_s`; what others do meanwhile must not make it more often.
     tracker._retry_s = 3600.0
     began = time.process_time()
-    python(_OPENS, home / "s9999" / "f", 2, 0.02)
+    python(_OPENS, home / "s9999" / "f", 2, 0.02, 200)
     assert set(taken(tracker, clock)) == {9999}
     assert time.process_time() - began < 0.5

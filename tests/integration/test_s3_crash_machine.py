@@ -54,7 +54,7 @@ class BucketLife(SnapshotLife):
     @rule(source=TIERS, destination=TIERS, release=st.booleans())
     def move(self, source: str, destination: str, release: bool) -> None:
         """Any migrate down, any recall to flash, whose source is a verified copy."""
-        assume((source != destination and source != CLOUD) or destination == FLASH)
+        assume(source != destination and (source != CLOUD or destination == FLASH))
         held = {p.tier for p in self.world.catalog.placements(self.snapshot.id) if p.state is PlacementState.VERIFIED}
         assume(source in held)
         kind = TransferKind.RECALL if destination == FLASH else TransferKind.MIGRATE

@@ -30,7 +30,7 @@ from tierd.observe.tracker import Clock, Dirty, Tracker, TrackerStatus, Watch
 from tierd.observe.who import Who
 
 _PAUSE_S = 0.1
-_GRACE = timedelta(seconds=1)
+_GRACE = timedelta(seconds=0.3)
 """An open says nothing of its kind: when the same process writes in the same directory before this, it was no read."""
 _MOST_OPENS = 4096
 _REPAIR_REST_S = 60.0

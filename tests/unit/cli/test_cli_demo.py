@@ -8,6 +8,8 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from glob import glob
 from pathlib import Path
 
@@ -62,9 +64,16 @@ def processes_below(directory: Path) -> list[bytes]:
     return found
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory with a short name: the path of a socket may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="td-") as directory:
+        yield Path(directory)
+
+
 @needs_server
-def test_the_demo_tells_its_story_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    done = run(tmp_path, "-m", "tierd", "demo", "--once")
+def test_the_demo_tells_its_story_and_leaves_nothing_behind(short: Path) -> None:
+    done = run(short, "-m", "tierd", "demo", "--once")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("equal") == 6
     assert done.stdout.count("100% on flash") == 2
@@ -77,15 +86,15 @@ def test_the_demo_tells_its_story_and_leaves_nothing_behind(tmp_path: Path) -> N
         "manifest.json",
     ):
         assert part in done.stdout
-    assert list(tmp_path.iterdir()) == []
-    assert processes_below(tmp_path) == []
+    assert list(short.iterdir()) == []
+    assert processes_below(short) == []
 
 
-def test_without_a_server_that_runs_the_demo_tells_of_flash_and_hdd(tmp_path: Path) -> None:
+def test_without_a_server_that_runs_the_demo_tells_of_flash_and_hdd(tmp_path: Path, short: Path) -> None:
     broken = tmp_path / "weed"
     broken.write_text("#!/bin/sh\necho 'this is not the right machine' >&2\nexit 1\n")
     broken.chmod(0o755)
-    place = tmp_path / "demo"
+    place = short / "demo"
     place.mkdir()
     done = run(place, "-c", WITH_ANOTHER_SERVER, "demo", "--once", str(broken))
     assert done.returncode == 0, done.stderr

@@ -52,7 +52,7 @@ MANIFEST = "manifest.db"
 MEMORY = 192 << 20
 """Bytes of all buffers of one upload or download."""
 _BATCH = 128
-_COMMIT_S = 2.0
+_COMMIT_S = 0.5
 _PACK_ENTRIES = 20_000
 
 Resume = Callable[[Begun, list[SentPart]], list[SentPart] | None]

@@ -54,6 +54,14 @@ def test_a_misspelt_key_would_be_noticed(root: Path) -> None:
     assert "WatchdogSecs" in verify(root).stderr
 
 
+def test_the_best_access_tracking_is_allowed() -> None:
+    """These calls are in none of the groups of ordinary services: refused, tierd would fall back in silence."""
+    lines = [line for line in SERVICE.read_text().splitlines() if line.startswith("SystemCallFilter=")]
+    allowed = {word for line in lines for word in line.partition("=")[2].split()}
+    assert {"@system-service", "fanotify_init", "fanotify_mark", "open_by_handle_at"} == allowed
+    assert not any(line.startswith("SystemCallFilter=~") for line in lines)
+
+
 def test_the_service_is_hardened_as_far_as_its_work_allows() -> None:
     options = ("--no-pager", "--offline=true", f"--threshold={EXPOSURE}")
     result = run("systemd-analyze", "security", *options, SERVICE)

@@ -83,7 +83,7 @@ class TrackerStatus:
     """How well access tracking sees.
 
     Attributes:
-        name: of the back end: `watchdog`, `atime`.
+        name: of the back end: `fanotify`, `watchdog`, `atime`.
         detail: for people: what it does, or why it is degraded and what to do about it.
         events_seen: since the start.
         events_lost: times at which the kernel dropped events since the start (it does not say how many).

@@ -37,6 +37,8 @@ _REPAIR_REST_S = 60.0
 _LOOK_UPS_PER_S = 1000
 """Directories looked up for opens (some 20 µs each) while these are many; who is left out is seen in another window."""
 _FOREVER_S = 3600.0
+_AT_ONCE = 128
+"""Events worked on while others wait: some milliseconds, if every directory and process is a new one."""
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
@@ -124,6 +126,8 @@ class FanotifyTracker:
         with self._changed:
             self._settle_opens(self._clock(), is_last=True)
             self._changed.notify_all()
+            os.close(self._wake)
+            self._wake = -1
         self._systems.close()
 
     def drain(self) -> list[AccessBatch]:
@@ -208,7 +212,9 @@ class FanotifyTracker:
             return self._done_round >= wanted
 
     def _poke(self) -> None:
-        os.eventfd_write(self._wake, 1)
+        with self._changed:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     # The thread
 
@@ -313,24 +319,28 @@ class FanotifyTracker:
     # Events
 
     def _take_in(self, system: Filesystem, events: list[Event]) -> None:
-        now, directories = self._clock(), system.directories
-        looked_at: set[Place] = set()
-        with self._changed, directories.mounted():
-            self._seen += len(events)
-            for mask, pid, handle in events:
-                if mask & Q_OVERFLOW:
-                    self._lost += 1
-                    rested = self._repaired_at.get(system, -_REPAIR_REST_S) + _REPAIR_REST_S
-                    self._repair_due.setdefault(system, rested)
-                    continue
-                if not mask & CHANGES and mask & ONDIR:
-                    continue  # somebody looks at a directory
-                may_look_up = bool(mask & CHANGES) or not system.duty.is_sparing or self._may_look_up()
-                owner = directories.owner(handle, may_look_up=may_look_up)
-                if owner is not None and owner.is_somebodys:
-                    if mask & NAMES:
-                        self._look_again(system, owner, looked_at)
-                    self._take_in_one(system, owner, mask, pid, handle, now)
+        now, looked_at = self._clock(), set[Place]()
+        with system.directories.mounted():
+            for start in range(0, len(events), _AT_ONCE):
+                with self._changed:
+                    self._take_in_some(system, events[start : start + _AT_ONCE], now, looked_at)
+
+    def _take_in_some(self, system: Filesystem, events: list[Event], now: datetime, looked_at: set[Place]) -> None:
+        self._seen += len(events)
+        for mask, pid, handle in events:
+            if mask & Q_OVERFLOW:
+                self._lost += 1
+                rested = self._repaired_at.get(system, -_REPAIR_REST_S) + _REPAIR_REST_S
+                self._repair_due.setdefault(system, rested)
+                continue
+            if not mask & CHANGES and mask & ONDIR:
+                continue  # somebody looks at a directory
+            may_look_up = bool(mask & CHANGES) or not system.duty.is_sparing or self._may_look_up()
+            owner = system.directories.owner(handle, may_look_up=may_look_up)
+            if owner is not None and owner.is_somebodys:
+                if mask & NAMES:
+                    self._look_again(system, owner, looked_at)
+                self._take_in_one(system, owner, mask, pid, handle, now)
 
     def _may_look_up(self) -> bool:
         now = time.monotonic()

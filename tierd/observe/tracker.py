@@ -1,6 +1,6 @@
 """The interface of access tracking: what every back end promises.
 
-Contract, for every back end (inotify and atime sampling now; a fanotify mark fits the same methods):
+Contract, for every back end (fanotify, inotify, sampling of access times):
 
 - `start` once, `stop` once, `update` in between whenever the set of snapshots or the place of their bytes changes;
   none of them waits for a tree to be walked. All methods may be called from any thread.
@@ -13,7 +13,8 @@ Contract, for every back end (inotify and atime sampling now; a fanotify mark fi
 - An open and a close of a file that was read is a read; a change of contents, metadata or names is a write.
   Looking at directories is neither. An open whose kind is not known yet becomes a read after a short grace.
 - `suppress` is for tierd's own reading: while it lasts, reads of that snapshot do not count; writes always do.
-  It nests. Reads by others in that time are not counted either, where the back end cannot tell who read.
+  It nests. Reads by others in that time are not counted either, where the back end cannot tell who read. One that can
+  never counts what the daemon and its workers do: their writes make a snapshot dirty and are no access.
 - What a back end cannot see it says: `status().is_degraded`, with the reason and the remedy in `detail`. After lost
   events everything that may have changed unseen is reported by `drain_dirty`, so that a rescan repairs it.
 """

@@ -247,10 +247,11 @@ class FanotifyTracker:
         return max(0.0, min([longest_s, *(at - time.monotonic() for at in due)]))
 
     def _round(self, *, is_remounted: bool) -> None:
-        with self._changed:
-            wanted = self._wanted_round
+        # In this order: a wish that comes in between wakes the next round.
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
+        with self._changed:
+            wanted = self._wanted_round
         if is_remounted or self._watches_due or (self._missing and time.monotonic() >= self._retry_due):
             self._set_up(is_remounted=is_remounted)
         seen = self._seen
@@ -429,11 +430,7 @@ class FanotifyTracker:
         with self._changed:
             watches, self._watches_due = self._watches, False
             places = {w: self._places.get(w) or self._new_place(w) for w in watches}
-        appeared: list[Place] = []
-        for place in places.values():
-            was_missing = place.root is None and place.watch in self._places
-            if place.look() and was_missing:
-                appeared.append(place)
+        changed = [place for place in places.values() if place.look() and place.watch in self._places]
         fresh, gone = self._systems.set_up(list(places.values()), is_remounted=is_remounted)
         with self._changed:
             self._places = places
@@ -442,10 +439,9 @@ class FanotifyTracker:
             for system in gone:
                 self._repair_due.pop(system, None)
                 self._repaired_at.pop(system, None)
-            for place in appeared:  # what went on there before, nobody has seen
-                if place.tally is None:
-                    self._ledger.dirty_datasets.add(place.watch.dataset)
-                else:
+            for place in changed:  # it came or went before an event told; what went on there, nobody has seen
+                self._ledger.dirty_datasets.add(place.watch.dataset)
+                if place.tally is not None and place.root is not None:
                     place.tally.is_dirty = True
         if is_remounted:
             for system in fresh:

@@ -100,7 +100,7 @@ class TrackerStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """One time of use of a snapshot by one reader: accesses without a long pause, one episode a day at least.
+    """One time of use of a snapshot by one reader: accesses without a long pause.
 
     Attributes:
         reads, writes: events seen, a lower bound of the accesses.
@@ -118,13 +118,12 @@ class Episode:
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """What was seen of a snapshot in an hour or a day (UTC) that begins at `start`; `episodes`: uses that began then."""
+    """What was seen of a snapshot in an hour or a day (UTC) that begins at `start`."""
 
     ref: SnapshotRef
     start: datetime
     reads: int
     writes: int
-    episodes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +132,7 @@ class Use:
 
     ref: SnapshotRef
     first_at: datetime
+    last_at: datetime
     size_bytes: int
 
 

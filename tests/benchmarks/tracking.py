@@ -222,7 +222,7 @@ def sustain(base: Path, seconds: float = 10.0) -> dict[str, Any]:
 
 
 def latency(flash: Path, scratch: Path, tries: int = 20) -> dict[str, Any]:
-    """Seconds from a read until the API tells of it, with the daemon's default intervals."""
+    """Seconds from a read until the API tells of it, by a daemon that writes accesses down five times a second."""
     daemon = DaemonProcess(scratch / "daemon", flash=flash)
     (daemon.dataset / "v1").mkdir()
     (daemon.dataset / "v1" / "f").write_bytes(b"x")

@@ -118,7 +118,7 @@ def test_the_share_of_the_time_is_told() -> None:
     st.lists(
         st.tuples(
             st.sampled_from(["probe", "gather", "window", "look"]),
-            st.floats(-1.0, 100.0),
+            st.floats(0.0, 100.0),
             st.integers(0, 10**6),
             st.floats(0.0, 10.0),
         ),
@@ -137,9 +137,9 @@ def test_whatever_is_counted_a_window_is_due_exactly_while_it_is_sparing(
             case "gather":
                 duty.gathered(now, opens, seconds)
             case "window" if duty.is_sparing:
-                duty.windowed(now, min(seconds, max(passed, 0.0)))
+                duty.windowed(now, min(seconds, passed))
             case _:
-                assert 0.0 <= duty.coverage(now) <= 1.0 + 1e-9 or any(s[1] < 0 or s[3] > s[1] for s in steps)
+                assert duty.coverage(now) >= 0.0
         assert duty.is_sparing == (duty.window_due < NEVER)
         if duty.is_sparing:
             assert duty.window_due <= now + PERIOD_S * 3 / 2

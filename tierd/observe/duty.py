@@ -24,6 +24,8 @@ WINDOW_S = 0.002
 PERIOD_S = 0.05
 RECHECK_S = 1.0
 CONFIRM_S = 0.01
+_SHORTEST_S = 0.02
+"""A rate is not told from a shorter time: two opens in 50 µs are not forty thousand in a second."""
 _CALM_PROBES = 3
 _MEMORY_S = 60.0
 _NEVER = float("inf")
@@ -36,14 +38,15 @@ class Duty:
 
     Attributes:
         is_sparing: opens are reported in windows and probes only; else all the time.
+        is_suspicious: a probe met many opens; another one is wanted in `CONFIRM_S`.
         window_due: when the next window (or probe) begins, while sparing.
     """
 
     started_at: float
     is_sparing: bool = False
+    is_suspicious: bool = False
     window_due: float = _NEVER
     _probe_due: float = 0.0
-    _is_suspicious: bool = False
     _calm: int = 0
     _windows: int = 0
     _heard_s: float = 0.0
@@ -68,16 +71,16 @@ class Duty:
             else:
                 self.windowed(now, PROBE_S)
         elif rate < MANY:
-            self._is_suspicious = False
-        elif self._is_suspicious:
+            self.is_suspicious = False
+        elif self.is_suspicious:
             self._change(now, is_sparing=True)
         else:
-            self._is_suspicious = True
+            self.is_suspicious = True
             self._probe_due = now + CONFIRM_S
 
     def gathered(self, now: float, opens: int, seconds: float) -> None:
         """So many events of opens came in this time while it was listened constantly: there were no fewer opens."""
-        if not self.is_sparing and seconds > 0 and opens / seconds >= MANY:
+        if not self.is_sparing and opens / max(seconds, _SHORTEST_S) >= MANY:
             self._change(now, is_sparing=True)
 
     def windowed(self, now: float, seconds: float) -> None:
@@ -96,7 +99,7 @@ class Duty:
 
     def _change(self, now: float, *, is_sparing: bool) -> None:
         self._account(now)
-        self.is_sparing, self._is_suspicious, self._calm = is_sparing, False, 0
+        self.is_sparing, self.is_suspicious, self._calm = is_sparing, False, 0
         self.window_due = now + PERIOD_S if is_sparing else _NEVER
         self._probe_due = now + RECHECK_S
 

@@ -15,7 +15,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tierd.fs.fanotify import CHANGES, MOVED, NAMES, ONDIR, OPEN, Q_OVERFLOW, Ev
 from tierd.model.dataset import AccessSource, SnapshotId
 from tierd.model.observation import AccessBatch, Reader
 from tierd.observe.directories import Owner, Place
-from tierd.observe.duty import PROBE_S, WINDOW_S
+from tierd.observe.duty import CONFIRM_S, PROBE_S, WINDOW_S
 from tierd.observe.filesystems import Filesystem, Filesystems
 from tierd.observe.ledger import Ledger, Tally
 from tierd.observe.tracker import Clock, Dirty, Tracker, TrackerStatus, Watch
@@ -39,6 +39,8 @@ _LOOK_UPS_PER_S = 1000
 _FOREVER_S = 3600.0
 _AT_ONCE = 128
 """Events worked on while others wait: some milliseconds, if every directory and process is a new one."""
+_REST = 19.0
+"""After looking at many paths again it rests for so many times as long: a twentieth of a core, whoever makes names."""
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
@@ -89,6 +91,8 @@ class FanotifyTracker:
         self._repaired_at: dict[Filesystem, float] = {}
         self._sample_due = time.monotonic() + sample_every_s
         self._read_since: set[SnapshotId] = set()
+        self._postponed: dict[Filesystem, set[Place]] = {}
+        self._rests_until = 0.0
         self._handed_over: list[Watch] = []
         self._wanted_round = self._done_round = 0
         self._is_stopping = False
@@ -244,6 +248,8 @@ class FanotifyTracker:
         due += [*self._repair_due.values(), self._sample_due]
         if self._missing:
             due.append(self._retry_due)
+        if self._postponed:
+            due.append(self._rests_until)
         return max(0.0, min([longest_s, *(at - time.monotonic() for at in due)]))
 
     def _round(self, *, is_remounted: bool) -> None:
@@ -258,6 +264,7 @@ class FanotifyTracker:
         for system in self._systems.all():
             self._attend(system)
         self._is_busy = self._seen > seen
+        self._look_at_postponed(is_wanted=wanted > self._done_round)
         self._repair()
         self._sample()
         with self._changed:
@@ -284,6 +291,9 @@ class FanotifyTracker:
         duty, now = system.duty, time.monotonic()
         duty.gathered(now, opens, now - system.gathered_at)
         events = self._probe(system) if opens and duty.wants_probe(now) else []
+        if duty.is_suspicious:  # in the time of a rest the queue may overflow
+            _ready([self._wake], timeout_s=CONFIRM_S)
+            events += _gather(system) + self._probe(system)
         if duty.is_sparing:
             system.listen(is_on=False)
             events += _gather(system)
@@ -340,7 +350,7 @@ class FanotifyTracker:
             owner = system.directories.owner(handle, may_look_up=may_look_up)
             if owner is not None and owner.is_somebodys:
                 if mask & NAMES:
-                    self._look_again(system, owner, looked_at)
+                    self._look_again(system, owner.below, looked_at)
                 self._take_in_one(system, owner, mask, pid, handle, now)
 
     def _may_look_up(self) -> bool:
@@ -350,9 +360,13 @@ class FanotifyTracker:
         self._look_ups += 1
         return self._look_ups <= _LOOK_UPS_PER_S
 
-    def _look_again(self, system: Filesystem, owner: Owner, looked_at: set[Place]) -> None:
+    def _look_again(self, system: Filesystem, places: Iterable[Place], looked_at: set[Place]) -> None:
         """Names changed in a directory: is what lies below it still at its path? Asked once per batch of events."""
-        for place in owner.below:
+        began = time.monotonic()
+        if began < self._rests_until:
+            self._postponed.setdefault(system, set()).update(places)
+            return
+        for place in places:
             if place in looked_at:
                 continue
             looked_at.add(place)
@@ -360,6 +374,17 @@ class FanotifyTracker:
                 self._ledger.dirty_datasets.add(place.watch.dataset)
                 self._watches_due = True  # the trees below are elsewhere now, or gone
                 self._poke()
+        self._rests_until = began + (1.0 + _REST) * (time.monotonic() - began)
+
+    def _look_at_postponed(self, *, is_wanted: bool) -> None:
+        """Make up for what was not looked at while it rested; at once when somebody waits for it."""
+        if not self._postponed or (time.monotonic() < self._rests_until and not is_wanted):
+            return
+        postponed, self._postponed, self._rests_until = self._postponed, {}, 0.0
+        for system, places in postponed.items():
+            with self._changed, system.directories.mounted():
+                self._rests_until = 0.0
+                self._look_again(system, places, set())
 
     def _take_in_one(self, system: Filesystem, owner: Owner, mask: int, pid: int, handle: bytes, now: datetime) -> None:
         if mask & MOVED and mask & ONDIR:
@@ -439,6 +464,7 @@ class FanotifyTracker:
             for system in gone:
                 self._repair_due.pop(system, None)
                 self._repaired_at.pop(system, None)
+                self._postponed.pop(system, None)
             for place in changed:  # it came or went before an event told; what went on there, nobody has seen
                 self._ledger.dirty_datasets.add(place.watch.dataset)
                 if place.tally is not None and place.root is not None:
@@ -463,8 +489,9 @@ def _gather(system: Filesystem) -> list[Event]:
 
 
 def _opens(events: Sequence[Event]) -> int:
-    """How many of them are opens of files."""
-    return sum(1 for mask, _, _ in events if mask & OPEN and not mask & ONDIR)
+    """How many are opens by others, of files or directories: reporting either costs the same, and fills the queue."""
+    own = os.getpid()
+    return sum(1 for mask, pid, _ in events if mask & OPEN and pid != own)
 
 
 def _ready(fds: Sequence[int], *, timeout_s: float, mounts: int | None = None) -> set[int]:

@@ -62,6 +62,14 @@ def test_many_events_at_once_make_it_sparing_without_a_probe() -> None:
     assert duty.is_sparing
 
 
+def test_a_few_opens_within_an_instant_are_not_many() -> None:
+    """The queue is emptied twice in a row when somebody waits for it."""
+    duty = Duty(0.0)
+    duty.gathered(1.0, 2, 0.00005)
+    duty.gathered(1.0, 2, 0.0)
+    assert not duty.is_sparing
+
+
 def test_it_listens_constantly_again_after_three_calm_probes_in_a_row() -> None:
     duty = sparing()
     for at, opens in enumerate((QUIET, QUIET, BUSY, QUIET, QUIET), start=1):

@@ -308,27 +308,33 @@ def test_a_warmed_snapshot_is_not_taken_for_a_changed_one(daemon: DaemonProcess)
 
 @pytest.mark.mounts
 def test_above_the_high_watermark_the_coldest_leave_until_the_low_one(tmp_path: Path, small_mount: SmallMount) -> None:
-    flash = small_mount("ext4", size_mb=64)
-    daemon = DaemonProcess(tmp_path, flash=flash, flash_extra='high = "60%"\nlow = "40%"', settle_after="5s")
+    flash = small_mount("ext4", size_mb=128)
+    daemon = DaemonProcess(tmp_path, flash=flash, flash_extra='high = "60%"\nlow = "50%"')
+    names = [f"v{number}" for number in range(5)]
     try:
-        for number in range(5):
-            snapshot = daemon.dataset / f"v{number}"
-            snapshot.mkdir(parents=True)
-            (snapshot / "f").write_bytes(os.urandom(8 << 20))
+        for name in names:
+            (daemon.dataset / name).mkdir(parents=True)
+            (daemon.dataset / name / "f").write_bytes(os.urandom(8 << 20))
         daemon.start()
-        for number in (3, 4, 0):  # v1 and v2 are the coldest
-            (daemon.dataset / f"v{number}" / "f").read_bytes()
-            daemon.wait_until(
-                lambda number=number: daemon.snapshot(f"ds/v{number}")["read_at"] is not None, "the read is known"
-            )
-        daemon.wait_for_residency("ds/v1", "migrated")
-        daemon.wait_for_residency("ds/v2", "migrated")
+        for name in ("v3", "v4", "v0"):  # v1 and v2 are the coldest
+            (daemon.dataset / name / "f").read_bytes()
+            daemon.wait_until(lambda name=name: daemon.snapshot(f"ds/{name}")["read_at"] is not None, "it was read")
+        daemon.wait_until(lambda: all(daemon.snapshot(f"ds/{name}")["is_settled"] for name in names), "all settle")
+        assert daemon.get("/v1/transfers").json()["items"] == []
 
         def used() -> float:
-            return next(t["used_ratio"] for t in daemon.get("/v1/tiers").json()["items"] if t["name"] == "flash")
+            fs = os.statvfs(flash)
+            taken = fs.f_blocks - fs.f_bfree
+            return taken / (taken + fs.f_bavail)
 
-        daemon.wait_until(lambda: used() <= 0.4, "the low watermark is reached")
-        assert daemon.snapshot("ds/v0")["residency"] == "resident"
+        with (flash / "filler").open("wb", buffering=0) as filler:
+            while used() <= 0.61:
+                filler.write(os.urandom(1 << 20))
+        daemon.wait_for_residency("ds/v1", "migrated")
+        daemon.wait_for_residency("ds/v2", "migrated")
+        daemon.wait_until(lambda: used() <= 0.5, "the low watermark is reached")
+        stay = {name for name in names if daemon.snapshot(f"ds/{name}")["residency"] == "resident"}
+        assert stay == {"v0", "v3", "v4"}
     finally:
         daemon.close()
 

@@ -114,9 +114,10 @@ class Seaweed:
         return self
 
     def _is_ready(self) -> bool:
-        """Whether the bucket is there and can be written."""
+        """Whether the bucket can be written and read; an empty object would need no volume, which comes up last."""
         try:
-            self.client().put_object(Bucket=BUCKET, Key=".ready", Body=b"")
+            self.client().put_object(Bucket=BUCKET, Key=".ready", Body=b"ready")
+            self.client().get_object(Bucket=BUCKET, Key=".ready")["Body"].read()
             self.client().delete_object(Bucket=BUCKET, Key=".ready")
         except (ClientError, BotoCoreError):
             return False

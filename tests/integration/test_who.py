@@ -118,39 +118,137 @@ def test_a_process_that_is_gone_is_nobody_unless_it_was_known() -> None:
     assert outsider().look(2**30).is_gone
 
 
-@needs_root
-def test_another_process_with_the_same_number_is_another() -> None:
-    """In a namespace of its own numbers can be given out anew."""
-    code = f"""
-import os, sys, time
-sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+_NUMBERED = """
+import ctypes, os, sys, time
+sys.path.insert(0, {root!r})
 from tierd.observe import who as module
-from tierd.observe.who import Who
-module._FRESH_S = 0.0
-who = Who(ours=None)
-def child(name):
+from tierd.observe.who import Ignored, Who
+wait, ready = os.pipe()
+def child(number, name, then=None):
     with open("/proc/sys/kernel/ns_last_pid", "w") as last:
-        last.write("4999")
+        last.write(str(number - 1))
     pid = os.fork()
     if pid == 0:
-        import ctypes
         ctypes.CDLL(None).prctl(15, name, 0, 0, 0)
+        if then is not None:
+            then()
         os.write(ready, b".")
         time.sleep(60)
     os.read(wait, 1)
-    found = who.look(pid).reader.program
-    os.kill(pid, 9); os.waitpid(pid, 0)
-    return pid, found
-wait, ready = os.pipe()
-first = child(b"first")
-time.sleep(0.02)  # start times count in hundredths of a second
-print(first, child(b"second"))
+    return pid
+def end(pid):
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    time.sleep(0.02)  # start times count in hundredths of a second
 """
-    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
+
+
+def numbered(code: str, *, is_first: bool = False) -> str:
+    """What it prints in a namespace in which numbers can be given out anew; `is_first`: as process number 1."""
+    command = [sys.executable, "-c", _NUMBERED.format(root=str(Path(__file__).parents[2])) + code]
+    if not is_first:
+        command = ["sh", "-c", '"$@"; exit $?', "sh", *command]
+    command = ["unshare", "--pid", "--fork", "--mount-proc", *command]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if "ns_last_pid" in done.stderr:
         pytest.skip("this kernel does not let process numbers be chosen")
-    assert done.stdout.strip() == "(5000, 'first') (5000, 'second')", done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@needs_root
+def test_another_process_with_the_same_number_is_another() -> None:
+    code = """
+module._FRESH_S = 0.0
+who = Who(ours=None)
+for uid in (1000, 2000):
+    pid = child(5000, b"train", lambda: os.setresuid(0, uid, 0))
+    print(pid, who.look(pid).reader.program, who.look(pid).reader.uid)
+    end(pid)
+"""
+    assert numbered(code) == "5000 train 1000\n5000 train 2000"
+
+
+@needs_root
+def test_the_children_of_one_that_has_the_number_of_an_old_worker_are_not_ours() -> None:
+    code = """
+who = Who()
+worker = child(5000, b"worker")
+print(who.look(worker).is_ours)
+end(worker)
+who.ours = 4000  # so that whatever is started from here is somebody else's
+shell = child(5000, b"shell", lambda: child(6000, b"train"))
+print(who.look(6000).is_ours, who.look(6000).reader.program)
+"""
+    assert numbered(code) == "True\nFalse train"
+
+
+@needs_root
+def test_a_stranger_that_ended_too_soon_is_not_taken_for_the_one_that_had_its_number_long_ago() -> None:
+    code = """
+who = Who()
+worker = child(5000, b"worker")
+end(worker) if who.look(worker).is_ours else None
+print(who.look(worker).is_ours)
+monotonic = time.monotonic
+time.monotonic = lambda: monotonic() + 60.0
+print(who.look(worker).is_ours, who.look(worker).is_gone)
+"""
+    assert numbered(code) == "True\nFalse True"
+
+
+@needs_root
+def test_the_workers_of_a_daemon_that_is_the_first_process_of_a_container_are_ours() -> None:
+    code = """
+worker = child(5000, b"worker", lambda: child(6000, b"below"))
+who = Who()
+print(os.getpid(), who.look(1).is_ours, who.look(worker).is_ours, who.look(6000).is_ours)
+"""
+    assert numbered(code, is_first=True) == "1 True True True"
+
+
+@needs_root
+def test_a_process_that_becomes_another_program_is_that_program() -> None:
+    """A shell opens a file, and then executes the backup."""
+    code = """
+module._FRESH_S = 0.0
+who = Who(ours=None, ignored=Ignored(programs=["restic"]))
+go, gone = os.pipe()
+def backup():
+    os.write(ready, b".")
+    os.read(go, 1)
+    os.execv("/bin/sh", ["sh", "-c", "printf restic >/proc/$$/comm; echo >&%d; read forever" % ready])
+os.set_inheritable(ready, True)
+pid = child(5000, b"sh", backup)
+print(who.look(pid).is_ignored)
+os.write(gone, b".")
+os.read(wait, 1)
+print(who.look(pid).is_ignored)
+end(pid)
+"""
+    assert numbered(code) == "False\nTrue"
+
+
+@needs_root
+def test_who_a_process_is_is_asked_anew_after_a_while() -> None:
+    """It may be put into a job, or take another user, long after it was first seen."""
+    code = """
+who = Who(ours=None)
+def changes():
+    os.write(ready, b".")
+    os.read(go, 1)
+    os.setresuid(0, 65534, 0)
+go, gone = os.pipe()
+pid = child(5000, b"train", changes)
+print(who.look(pid).reader.uid)
+os.write(gone, b".")
+os.read(wait, 1)
+monotonic = time.monotonic
+time.monotonic = lambda: monotonic() + 60.0
+print(who.look(pid).reader.uid)
+end(pid)
+"""
+    assert numbered(code) == "0\n65534"
 
 
 def test_a_storm_of_forks_keeps_little() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 _LONGEST = 80
-_SLURM = re.compile(r"/(?:[^/]*slurm[^/]*)/(?:.*/)?job_(\w+)")
+_SLURM_JOB = re.compile(r"job_(\w+)")
 _POD = re.compile(r"/(?:kubepods[^/]*-)?pod([0-9a-f]{8}[-_0-9a-f]{28})(?:\.slice)?(?:/|$)")
 _CONTAINER = re.compile(r"/(docker|libpod|cri-containerd|crio|nerdctl)[-/]([0-9a-f]{64})(?:\.scope)?(?:/|$)")
 _UNIT = re.compile(r"/([^/]+\.service)(?=/|$)")
@@ -37,7 +37,10 @@ def job(groups: list[str]) -> str | None:
 
 
 def _slurm(group: str) -> str | None:
-    found = _SLURM.search(group)
+    parts = iter(group.split("/"))  # no pattern for the whole: users may nest groups so deep that it takes long
+    if not any("slurm" in part for part in parts):
+        return None
+    found = next(filter(None, map(_SLURM_JOB.match, parts)), None)
     return f"slurm:{found[1]}" if found else None
 
 

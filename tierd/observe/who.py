@@ -17,6 +17,10 @@ from tierd.observe import cgroups
 
 _FRESH_S = 1.0
 """After this long a process number may have been given to another process: its start time is looked at again."""
+_SURE_S = 30.0
+"""After this long it is asked anew who a process is: it may be in another control group, or have another user."""
+_KEPT_S = 10.0
+"""A process that has ended is still the one last seen with its number for this long, then it may be another."""
 _MOST = 4096
 _LOOKS_PER_S = 2000
 """At some 60 µs each an eighth of a core at most, in a storm of forks; who comes later stays unknown."""
@@ -61,9 +65,14 @@ class Ignored:
 @dataclass(slots=True)
 class _Known:
     process: Process
+    name: str
     born: str
-    parent: int
+    asked_at: float
     checked_at: float
+
+    def is_still(self, name: str, born: str, now: float) -> bool:
+        """Whether what is known still holds; exec changes the name, and not the time of birth."""
+        return self.born == born and (self.process.is_ours or (self.name == name and now - self.asked_at < _SURE_S))
 
 
 @dataclass(eq=False)
@@ -89,15 +98,15 @@ class Who:
         if known is not None and now - known.checked_at < _FRESH_S:
             return known.process
         if pid <= 0 or not self._may_look(now):
-            return _GONE if known is None else known.process
+            return _last_known(known, now)
         try:
             name, parent, born = _stat(pid)
-            if known is None or known.born != born:
-                known = _Known(self._ask(pid, name, parent), born, parent, now)
+            if known is None or not known.is_still(name, born, now):
+                known = _Known(self._ask(pid, name, parent), name, born, now, now)
                 if len(self._known) >= _MOST:
                     self._forget_oldest()
         except (OSError, ValueError, IndexError):
-            return _GONE if known is None else known.process  # it has just ended: who it was has not changed
+            return _last_known(known, now)  # it has just ended: who it was has not changed
         known.checked_at = now
         self._known[pid] = known
         return known.process
@@ -124,22 +133,26 @@ class Who:
         for _ in range(16):
             if pid == self.ours:
                 return True
-            if parent <= 1:
+            if parent <= 0:
                 return False
             pid = parent
-            known = self._known.get(pid)
-            if known is not None and known.process.is_ours:
-                return True
             try:
-                _, parent, _ = _stat(pid)
+                _, parent, born = _stat(pid)
             except (OSError, ValueError, IndexError):
                 return False
+            known = self._known.get(pid)
+            if known is not None and known.born == born and known.process.is_ours:
+                return True
         return False
 
     def _forget_oldest(self) -> None:
         by_age = sorted(self._known, key=lambda pid: self._known[pid].checked_at)
         for pid in by_age[: _MOST // 4]:
             del self._known[pid]
+
+
+def _last_known(known: _Known | None, now: float) -> Process:
+    return known.process if known is not None and now - known.checked_at < _KEPT_S else _GONE
 
 
 def _stat(pid: int) -> tuple[str, int, str]:

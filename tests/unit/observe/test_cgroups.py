@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +49,17 @@ def test_what_a_process_runs_in(text: str, job: str | None) -> None:
 def test_rubbish_is_never_an_error_and_never_long_or_unprintable(text: str) -> None:
     for found in (cgroups.job(cgroups.paths(text)), cgroups.job([text])):
         assert found is None or (len(found) <= 80 and found.isprintable())
+
+
+def test_groups_that_a_user_nested_deeply_take_no_time() -> None:
+    began = time.thread_time()
+    for name in ("slurm", "kubepods-", "docker-", ".service", "slurm" * 51):
+        cgroups.job(["/" + f"{name}/" * (4096 // len(name)) + "x"])
+    assert time.thread_time() - began < 0.01
+
+
+def test_a_group_that_a_job_made_is_no_other_job() -> None:
+    assert cgroups.job(["/slurm/uid_1000/job_12/step_0/slurm/job_4711"]) == "slurm:12"
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="/"), max_size=200))

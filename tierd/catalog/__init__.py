@@ -9,15 +9,25 @@ from __future__ import annotations
 from tierd.catalog.accesses import Accesses
 from tierd.catalog.effects import Placements
 from tierd.catalog.events import Events
-from tierd.catalog.history import EPISODE_GAP, History, RankedBy
+from tierd.catalog.history import KEEP_EPISODES, History, RankedBy, SpanPlace
 from tierd.catalog.holds import Holds
+from tierd.catalog.noting import EPISODE_GAP
 from tierd.catalog.rebuilding import Rebuilding, Restored
 from tierd.catalog.settings import Settings
 from tierd.catalog.snapshots import Snapshots
 from tierd.catalog.transfers import Transfers
 from tierd.catalog.view import CatalogCounts, TransferCount, Views
 
-__all__ = ["EPISODE_GAP", "Catalog", "CatalogCounts", "RankedBy", "Restored", "TransferCount"]
+__all__ = [
+    "EPISODE_GAP",
+    "KEEP_EPISODES",
+    "Catalog",
+    "CatalogCounts",
+    "RankedBy",
+    "Restored",
+    "SpanPlace",
+    "TransferCount",
+]
 
 
 class Catalog(Settings, Snapshots, Accesses, History, Placements, Transfers, Holds, Events, Views, Rebuilding):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,15 +21,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 
-from tierd.catalog import events, history, rows
-from tierd.catalog.history import EPISODE_GAP
+from tierd.catalog import events, noting, rows
 from tierd.catalog.schema import EPOCH, Time, episode, hold, placement, setting, snapshot, to_micros, transfer
 from tierd.catalog.session import Session
-from tierd.model.dataset import AccessSource, Snapshot, SnapshotId, decayed
+from tierd.model.dataset import AccessSource, Snapshot, SnapshotId
 from tierd.model.observation import AccessBatch
 
 _OBSERVED_UNTIL = "observed_until"
 _CHUNK = 500  # SQLite limits how many values one statement may have
+_TOGETHER = 100
+"""Accesses that share a transaction."""
 
 _FACTS: tuple[tuple[Table, tuple[str, ...]], ...] = (
     (
@@ -58,23 +60,13 @@ class Accesses(Session):
     """Recency."""
 
     def record_access(self, batch: Sequence[AccessBatch], *, now: datetime) -> None:
-        """Keep accesses that were seen, in one transaction; those of unknown snapshots are dropped."""
-        if not batch:
-            return
-        with self._writing() as conn:
-            known = _by_id(conn, [b.snapshot_id for b in batch])
-            changes: dict[SnapshotId, dict[str, Any]] = {}
-            for seen in batch:
-                # The same snapshot may come twice in one batch: go on from what the first one changed.
-                if seen.snapshot_id in known:
-                    values = changes.get(seen.snapshot_id) or _values(known[seen.snapshot_id])
-                    changes[seen.snapshot_id] = _merge(values, seen, now)
-                    if seen.read_at is not None or seen.written_at is not None:
-                        history.note(conn, seen, now)
-            if changes:
-                names = [n for n in next(iter(changes.values())) if n != "of_id"]
-                statement = update(snapshot).where(snapshot.c.id == bindparam("of_id"))
-                conn.execute(statement.values({n: bindparam(n) for n in names}), list(changes.values()))
+        """Keep accesses that were seen, each wholly or not at all; those of unknown snapshots are dropped.
+
+        Other writers get their turn in between: ten thousand snapshots may be read within one flush.
+        """
+        for start in range(0, len(batch), _TOGETHER):
+            with self._writing() as conn:
+                _record(conn, batch[start : start + _TOGETHER], now)
 
     def observed_until(self) -> datetime | None:
         """Until when uses were watched for at least; None before the first time."""
@@ -117,7 +109,7 @@ class Accesses(Session):
             for table, columns in _FACTS:
                 for name in columns:
                     changed += conn.execute(update(table).where(table.c[name] > now).values({name: now})).rowcount
-            changed += history.forget_future(conn, now)
+            changed += noting.forget_future(conn, now)
             if changed:
                 events.append(conn, "clock.reanchored", now=now, detail={"rows": changed})
             return changed
@@ -131,53 +123,21 @@ def _reanchor_leases(conn: Connection, now: datetime) -> int:
     return len(ahead)
 
 
-def _by_id(conn: Connection, ids: Sequence[SnapshotId]) -> dict[SnapshotId, Snapshot]:
-    found: dict[SnapshotId, Snapshot] = {}
-    for start in range(0, len(ids), _CHUNK):
-        query = select(snapshot).where(snapshot.c.id.in_(ids[start : start + _CHUNK]))
-        found |= {SnapshotId(r.id): rows.snapshot(r) for r in conn.execute(query)}
-    return found
+def _record(conn: Connection, batch: Sequence[AccessBatch], now: datetime) -> None:
+    query = select(snapshot).where(snapshot.c.id.in_({b.snapshot_id for b in batch}))
+    known = {SnapshotId(r.id): rows.snapshot(r) for r in conn.execute(query)}
+    changed: dict[SnapshotId, Snapshot] = {}
+    for seen in batch:
+        # The same snapshot may come twice in one batch: go on from what the first one changed.
+        before = changed.get(seen.snapshot_id) or known.get(seen.snapshot_id)
+        if before is not None and (changes := noting.note(conn, before, seen, now)):
+            changed[before.id] = replace(before, **changes)
+    if changed:
+        conn.execute(_SET, [{"of_id": s.id} | {n: getattr(s, n) for n in noting.CHANGED} for s in changed.values()])
 
 
-def _values(s: Snapshot) -> dict[str, Any]:
-    return {
-        "of_id": s.id,
-        "changed_at": s.changed_at,
-        "accessed_at": s.accessed_at,
-        "access_source": s.access_source,
-        "read_at": s.read_at,
-        "written_at": s.written_at,
-        "episodes": s.episodes,
-        "weight": s.weight,
-        "weight_at": s.weight_at,
-    }
-
-
-def merged(s: Snapshot, seen: AccessBatch, now: datetime) -> dict[str, Any]:
-    """The columns of a snapshot after an access."""
-    return {name: value for name, value in _merge(_values(s), seen, now).items() if name != "of_id"}
-
-
-def _newer(old: datetime | None, new: datetime | None, now: datetime) -> datetime | None:
-    """The later of the two; what was seen lies never after now."""
-    if new is None:
-        return old
-    return min(new, now) if old is None else max(old, min(new, now))
-
-
-def _merge(values: dict[str, Any], seen: AccessBatch, now: datetime) -> dict[str, Any]:
-    times = [min(t, now) for t in (seen.read_at, seen.written_at) if t is not None]
-    if not times:
-        return values
-    newest = max(times)
-    merged = dict(values)
-    merged["read_at"] = _newer(values["read_at"], seen.read_at, now)
-    merged["written_at"] = _newer(values["written_at"], seen.written_at, now)
-    merged["changed_at"] = _newer(values["changed_at"], seen.written_at, now)
-    if newest - values["accessed_at"] > EPISODE_GAP or values["episodes"] == 0:
-        merged["episodes"] = values["episodes"] + 1
-        merged["weight"] = decayed(values["weight"], values["weight_at"], newest) + 1.0
-        merged["weight_at"] = newest
-    if newest >= values["accessed_at"]:
-        merged["accessed_at"], merged["access_source"] = newest, seen.source
-    return merged
+_SET = (
+    update(snapshot)
+    .where(snapshot.c.id == bindparam("of_id"))
+    .values({name: bindparam(name) for name in noting.CHANGED})
+)

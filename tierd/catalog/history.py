@@ -1,6 +1,7 @@
-"""The history of use: counts per hour and day, and episodes with who it was. Compact enough to be kept for years.
+"""Reading the history of use: counts per hour and day, and episodes with who it was; and forgetting what is old.
 
-A row is written only where there was something: a snapshot in use every day costs some 20 bytes a day and reader.
+Compact enough to be kept for years. A row is written only where there was something: 17 bytes for a day in which a
+snapshot was used, some 105 for an episode of a reader.
 """
 
 from __future__ import annotations
@@ -10,24 +11,24 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, delete, func, insert, select, text, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import and_, case, delete, func, literal_column, or_, select, text
 
 from tierd.catalog import rows
 from tierd.catalog.lookup import snapshot_by_ref
+from tierd.catalog.noting import DAY, EPISODE_GAP, HOUR, LONGEST_EPISODE
 from tierd.catalog.schema import EPOCH, access_day, access_hour, episode, snapshot, to_micros
 from tierd.catalog.session import Session
-from tierd.model.dataset import SnapshotId, SnapshotRef
-from tierd.model.observation import AccessBatch, Episode, Ranked, Reader, ReaderTally, Span, Use
+from tierd.model.dataset import WHOLE, SnapshotId, SnapshotRef
+from tierd.model.observation import Episode, Ranked, Reader, Span, Use
 
-EPISODE_GAP = timedelta(hours=6)
-"""Accesses closer together than this are one episode."""
-KEEP_HOURS, KEEP_EPISODES, KEEP_DAYS = timedelta(days=35), timedelta(days=730), timedelta(days=3650)
-_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
-_MOST_EPISODES = 500
-"""New ones per snapshot and day; what is beyond counts as one reader of whom nothing is known."""
-_PRUNED_AT_ONCE = 10_000
-_PAGE = 1000
+KEEP_HOURS, KEEP_EPISODES, KEEP_DAYS = timedelta(days=35), timedelta(days=400), timedelta(days=3650)
+_PRUNED_AT_ONCE = 2_000
+_SNAPSHOTS_AT_ONCE = 50
+"""Of each at most a month of hours becomes too old at a time, after the daemon was down for long."""
+_PAGE, _DAYS_AT_ONCE = 1000, 7
+
+SpanPlace = tuple[int, int]
+"""Where a page of spans ended: snapshot and hour, or day."""
 
 
 class RankedBy(StrEnum):
@@ -44,103 +45,30 @@ _BY: dict[RankedBy, Any] = {
     RankedBy.JOB: episode.c.job,
     RankedBy.USER: episode.c.uid,
     RankedBy.PROGRAM: func.nullif(episode.c.program, ""),
-    RankedBy.SNAPSHOT: snapshot.c.dataset + "/" + snapshot.c.name,
+    RankedBy.SNAPSHOT: case(
+        (snapshot.c.name == WHOLE, snapshot.c.dataset), else_=snapshot.c.dataset + "/" + snapshot.c.name
+    ),
     RankedBy.DATASET: snapshot.c.dataset,
 }
-
-
-def note(conn: Connection, seen: AccessBatch, now: datetime) -> None:
-    """Add accesses to the history, in the transaction of `conn`."""
-    at = max(min(t, now) for t in (seen.read_at, seen.written_at) if t is not None)
-    reads, writes = _counts(seen)
-    for table, name, length in ((access_hour, "hour", _HOUR), (access_day, "day", _DAY)):
-        _count(conn, table, name, (at - EPOCH) // length, seen.snapshot_id, reads, writes)
-    for tally in seen.readers or (ReaderTally(reader=Reader(), first_at=at, last_at=at, reads=reads, writes=writes),):
-        _note_episode(conn, seen, tally, now)
-
-
-def forget_future(conn: Connection, now: datetime) -> int:
-    """The clock jumped back: what was counted in hours that have not come yet cannot be told from what will be."""
-    future = (access_hour.c.hour > (now - EPOCH) // _HOUR, access_day.c.day > (now - EPOCH) // _DAY)
-    return sum(
-        conn.execute(delete(table).where(is_ahead)).rowcount
-        for table, is_ahead in zip((access_hour, access_day), future, strict=True)
-    )
-
-
-def _counts(seen: AccessBatch) -> tuple[int, int]:
-    """A time without a count, as sampling gives it, is one access at least."""
-    return max(seen.reads, int(seen.read_at is not None)), max(seen.writes, int(seen.written_at is not None))
-
-
-def _count(
-    conn: Connection, table: Table, name: str, when: int, snapshot_id: SnapshotId, reads: int, writes: int
-) -> None:
-    row = upsert(table).values({"snapshot_id": snapshot_id, name: when, "reads": reads, "writes": writes})
-    conn.execute(
-        row.on_conflict_do_update(
-            index_elements=["snapshot_id", name],
-            set_={"reads": table.c.reads + reads, "writes": table.c.writes + writes},
-        )
-    )
-
-
-def _note_episode(conn: Connection, seen: AccessBatch, tally: ReaderTally, now: datetime) -> None:
-    first, last, reader = min(tally.first_at, now), min(tally.last_at, now), tally.reader
-    lately = and_(episode.c.snapshot_id == seen.snapshot_id, episode.c.last_at >= first - EPISODE_GAP)
-    same = and_(
-        lately,
-        episode.c.first_at <= last + EPISODE_GAP,
-        episode.c.source == seen.source,
-        episode.c.program == reader.program,
-        episode.c.uid.is_not_distinct_from(reader.uid),
-        episode.c.job.is_not_distinct_from(reader.job),
-    )
-    known = conn.execute(select(episode).where(same).order_by(episode.c.last_at.desc()).limit(1)).first()
-    if known is not None:
-        values = {
-            "first_at": min(known.first_at, first),
-            "last_at": max(known.last_at, last),
-            "reads": known.reads + tally.reads,
-            "writes": known.writes + tally.writes,
-        }
-        conn.execute(update(episode).where(episode.c.id == known.id).values(values))
-        return
-    if reader != Reader():
-        today = and_(episode.c.snapshot_id == seen.snapshot_id, episode.c.last_at >= now - _DAY)
-        if (conn.scalar(select(func.count()).where(today)) or 0) >= _MOST_EPISODES:
-            anybody = ReaderTally(reader=Reader(), first_at=first, last_at=last, reads=tally.reads, writes=tally.writes)
-            _note_episode(conn, seen, anybody, now)
-            return
-    conn.execute(
-        insert(episode).values(
-            snapshot_id=seen.snapshot_id,
-            program=reader.program,
-            uid=reader.uid,
-            job=reader.job,
-            source=seen.source,
-            first_at=first,
-            last_at=last,
-            reads=tally.reads,
-            writes=tally.writes,
-        )
-    )
 
 
 class History(Session):
     """Reading the history of use."""
 
     def accesses(self, ref: SnapshotRef, *, before: int | None = None, limit: int = 100) -> list[Episode]:
-        """Episodes of one snapshot, those that began last first; `before`: only those with a smaller id.
+        """Episodes of one snapshot, those that began last first; `before`: only those that come after this one.
 
         Raises:
             NotFound: there is no such snapshot.
         """
+        newest_first = (episode.c.first_at.desc(), episode.c.id.desc())
         with self._reading() as conn:
             of = snapshot_by_ref(conn, ref)
-            query = select(episode).where(episode.c.snapshot_id == of.id).order_by(episode.c.id.desc()).limit(limit)
+            query = select(episode).where(episode.c.snapshot_id == of.id).order_by(*newest_first).limit(limit)
             if before is not None:
-                query = query.where(episode.c.id < before)
+                # By time and not by id: an access may be told long after it was.
+                here = "(episode.first_at, episode.id) < (SELECT e.first_at, e.id FROM episode e WHERE e.id = :before)"
+                query = query.where(text(here).bindparams(before=before))
             return [_episode(r, of.ref) for r in conn.execute(query)]
 
     def top(self, by: RankedBy, *, since: datetime, limit: int = 100) -> list[Ranked]:
@@ -157,7 +85,7 @@ class History(Session):
                 func.max(episode.c.last_at).label("last_at"),
             )
             .join(snapshot, snapshot.c.id == episode.c.snapshot_id)
-            .where(episode.c.last_at >= since)
+            .where(episode.c.first_at >= max(since, EPOCH) - LONGEST_EPISODE, episode.c.last_at >= since)
             .group_by(name, episode.c.snapshot_id)
             .subquery()
         )
@@ -190,48 +118,94 @@ class History(Session):
                 for r in conn.execute(query)
             ]
 
-    def spans(self, dataset: str, *, since: datetime, by_hour: bool = False) -> list[Span]:
-        """Counts per day (or hour, of the last weeks) of a dataset's snapshots, in the order of names and times."""
-        table, column, length = (access_hour, "hour", _HOUR) if by_hour else (access_day, "day", _DAY)
+    def spans(
+        self,
+        dataset: str,
+        *,
+        since: datetime,
+        by_hour: bool = False,
+        after: SpanPlace | None = None,
+        limit: int = 100_000,
+    ) -> tuple[list[Span], SpanPlace | None]:
+        """Counts per day (or hour, of the last weeks) of a dataset's snapshots, and where the next page begins.
+
+        In the order in which the snapshots were found, then of times. Snapshots that had a name one after another
+        are told apart by nothing but that order.
+        """
+        table, column, length = (access_hour, "hour", HOUR) if by_hour else (access_day, "day", DAY)
         when = table.c[column]
         query = (
-            select(snapshot.c.name, when.label("at"), table.c.reads, table.c.writes)
-            .join(snapshot, snapshot.c.id == table.c.snapshot_id)
+            select(snapshot.c.id, snapshot.c.name, when.label("at"), table.c.reads, table.c.writes, table.c.episodes)
+            # In this order without sorting: a page of a long history must not read what comes after it.
+            .join_from(snapshot, table, snapshot.c.id == table.c.snapshot_id)
             .where(snapshot.c.dataset == dataset, when >= (since - EPOCH) // length)
-            .order_by(snapshot.c.name, snapshot.c.id, when)
+            .order_by(snapshot.c.id, when)
+            .limit(limit + 1)
         )
+        if after is not None:
+            of, at = after
+            rest = or_(snapshot.c.id > of, and_(snapshot.c.id == of, when > at))
+            query = query.where(snapshot.c.id >= of, rest)
         with self._reading() as conn:
-            return [
-                Span(ref=SnapshotRef(dataset, r.name), start=EPOCH + r.at * length, reads=r.reads, writes=r.writes)
-                for r in conn.execute(query)
-            ]
+            found = list(conn.execute(query))
+        page = found[:limit]
+        spans = [
+            Span(
+                ref=SnapshotRef(dataset, r.name),
+                start=EPOCH + r.at * length,
+                reads=r.reads,
+                writes=r.writes,
+                episodes=r.episodes,
+            )
+            for r in page
+        ]
+        return spans, (page[-1].id, page[-1].at) if len(found) > limit else None
 
-    def uses(self, *, dataset: str | None = None, since: datetime) -> Iterator[Use]:
+    def uses(self, *, dataset: str | None = None, since: datetime, now: datetime) -> Iterator[Use]:
         """Times of use of all snapshots, whoever it was, in the order in which they began; a page at a time.
 
-        Episodes of several readers that overlap, or follow each other closely, are one use.
+        Episodes of several readers that overlap, or follow each other closely, are one use. Of what is older than
+        episodes are kept, only the day is known.
         """
-        after = (to_micros(since) - 1, 0)
-        open_uses: dict[int, Use] = {}
+        first = EPOCH + (now - KEEP_EPISODES - EPOCH) // DAY * DAY + DAY
+        yield from self._old_uses(dataset, since, first)
+        after = (to_micros(max(since, first)) - 1, 0)
+        used_until: dict[SnapshotId, datetime] = {}
         while True:
             page = self._uses_page(dataset, after)
             for r in page:
-                use = open_uses.get(r.snapshot_id)
-                if use is not None and r.first_at <= use.last_at + EPISODE_GAP:
-                    open_uses[r.snapshot_id] = Use(
-                        ref=use.ref,
-                        first_at=use.first_at,
-                        last_at=max(use.last_at, r.last_at),
-                        size_bytes=use.size_bytes,
-                    )
-                    continue
-                open_uses[r.snapshot_id] = Use(
-                    ref=SnapshotRef(r.dataset, r.name), first_at=r.first_at, last_at=r.last_at, size_bytes=r.size_bytes
-                )
-                yield open_uses[r.snapshot_id]
+                before = used_until.get(r.snapshot_id)
+                used_until[r.snapshot_id] = r.last_at if before is None else max(before, r.last_at)
+                if before is None or r.first_at > before + EPISODE_GAP:
+                    yield Use(ref=SnapshotRef(r.dataset, r.name), first_at=r.first_at, size_bytes=r.size_bytes)
             if len(page) < _PAGE:
                 return
             after = to_micros(page[-1].first_at), page[-1].id
+
+    def _old_uses(self, dataset: str | None, since: datetime, until: datetime) -> Iterator[Use]:
+        when = access_day.c.day
+        with self._reading() as conn:
+            oldest = conn.scalar(select(func.min(when)))
+        if oldest is None:
+            return
+        begin, end = max((since - EPOCH) // DAY, oldest), (until - EPOCH) // DAY
+        query = (
+            select(snapshot.c.dataset, snapshot.c.name, snapshot.c.size_bytes, when, access_day.c.episodes)
+            # The plus has SQLite seek the days of each snapshot, instead of reading all days there ever were.
+            .join_from(snapshot, access_day, literal_column("+snapshot.id") == access_day.c.snapshot_id)
+            .where(access_day.c.episodes > 0)
+            .order_by(when, snapshot.c.id)
+        )
+        if dataset is not None:
+            query = query.where(snapshot.c.dataset == dataset)
+        for day in range(begin, end, _DAYS_AT_ONCE):
+            with self._reading() as conn:
+                page = list(conn.execute(query.where(when >= day, when < min(day + _DAYS_AT_ONCE, end))))
+            for r in page:
+                for number in range(r.episodes):
+                    at = EPOCH + r.day * DAY + DAY * (2 * number + 1) / (2 * r.episodes)
+                    if at >= since:
+                        yield Use(ref=SnapshotRef(r.dataset, r.name), first_at=at, size_bytes=r.size_bytes)
 
     def _uses_page(self, dataset: str | None, after: tuple[int, int]) -> list[rows.AnyRow]:
         query = (
@@ -254,22 +228,30 @@ class History(Session):
         with self._reading() as conn:
             return list(conn.execute(query))
 
-    def prune_history(self, *, now: datetime) -> int:
-        """Delete what is too old, some thousand rows per transaction; return how many went."""
-        gone = 0
-        for table, oldest in (
-            ("access_hour WHERE hour", (now - KEEP_HOURS - EPOCH) // _HOUR),
-            ("access_day WHERE day", (now - KEEP_DAYS - EPOCH) // _DAY),
+    def prune_history(self, *, now: datetime) -> Iterator[int]:
+        """Delete what is too old, some thousand rows per step and transaction; yields how many went with each."""
+        for table, name, oldest in (
+            (access_hour, "hour", (now - KEEP_HOURS - EPOCH) // HOUR),
+            (access_day, "day", (now - KEEP_DAYS - EPOCH) // DAY),
         ):
-            with self._writing() as conn:  # each row is a few bytes, and few become too old on one day
-                gone += conn.execute(text(f"DELETE FROM {table} < :oldest").bindparams(oldest=oldest)).rowcount
-        while True:
-            old = select(episode.c.id).where(episode.c.last_at < now - KEEP_EPISODES).limit(_PRUNED_AT_ONCE)
+            last = 0
+            while ids := self._ids_after(last):
+                last = ids[-1]
+                these = and_(table.c.snapshot_id.in_(ids), table.c[name] < oldest)
+                with self._writing() as conn:
+                    count = conn.execute(delete(table).where(these)).rowcount
+                yield count
+        count = _PRUNED_AT_ONCE
+        while count == _PRUNED_AT_ONCE:
+            old = select(episode.c.id).where(episode.c.first_at < now - KEEP_EPISODES).limit(_PRUNED_AT_ONCE)
             with self._writing() as conn:
                 count = conn.execute(delete(episode).where(episode.c.id.in_(old))).rowcount
-            gone += count
-            if count < _PRUNED_AT_ONCE:
-                return gone
+            yield count
+
+    def _ids_after(self, last: int) -> list[int]:
+        query = select(snapshot.c.id).where(snapshot.c.id > last).order_by(snapshot.c.id).limit(_SNAPSHOTS_AT_ONCE)
+        with self._reading() as conn:
+            return list(conn.scalars(query))
 
 
 def _episode(r: rows.AnyRow, ref: SnapshotRef) -> Episode:

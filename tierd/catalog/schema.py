@@ -222,6 +222,7 @@ access_hour = Table(
     Column("hour", Integer, primary_key=True),  # hours since the epoch, UTC
     Column("reads", Integer, nullable=False),
     Column("writes", Integer, nullable=False),
+    Column("episodes", Integer, nullable=False),  # uses that began then, whoever it was
     sqlite_with_rowid=False,
 )
 
@@ -232,6 +233,7 @@ access_day = Table(
     Column("day", Integer, primary_key=True),  # days since the epoch, UTC
     Column("reads", Integer, nullable=False),
     Column("writes", Integer, nullable=False),
+    Column("episodes", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -250,7 +252,7 @@ episode = Table(
     Column("writes", Integer, nullable=False),
     _one_of("source", AccessSource),
     Index("episode_of_snapshot", "snapshot_id", "last_at"),
-    Index("episode_by_time", "last_at"),
+    Index("episode_by_start", "first_at"),
     sqlite_autoincrement=True,
 )
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from tierd.catalog import events, history, rows
-from tierd.catalog.accesses import merged
+from tierd.catalog import events, noting, rows
 from tierd.catalog.advance import stop_removal
 from tierd.catalog.lookup import dataset_must_exist, snapshot_by_id, snapshot_by_ref, tier_must_exist
 from tierd.catalog.schema import placement, snapshot
@@ -152,8 +151,7 @@ class Snapshots(Session):
                 inferred = AccessBatch(snapshot_id=snapshot_id, read_at=atime, source=AccessSource.ATIME)
                 # Making a file sets its access time too: only one that is newer than every change is surely a read.
                 if atime > measure.newest_change:
-                    values = merged(old, inferred, now) | values
-                    history.note(conn, inferred, now)
+                    values = noting.note(conn, old, inferred, now) | values
                 else:
                     values |= {"accessed_at": atime, "access_source": AccessSource.ATIME}
             new = _set(conn, snapshot_id, **values)

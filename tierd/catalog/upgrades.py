@@ -387,7 +387,66 @@ CREATE INDEX episode_of_snapshot ON episode (snapshot_id, last_at)
     """,
 )
 
-STEPS: tuple[Step, ...] = (_INITIAL, _CHAINS, _HISTORY)
+_EPISODES_BEGUN: Step = (
+    # How many uses began in an hour or a day; of those before nobody knows. Made anew, for the order of the columns.
+    """
+CREATE TABLE access_day_before AS SELECT * FROM access_day
+    """,
+    """
+DROP TABLE access_day
+    """,
+    """
+CREATE TABLE access_day (
+    snapshot_id INTEGER NOT NULL,
+    day INTEGER NOT NULL,
+    reads INTEGER NOT NULL,
+    writes INTEGER NOT NULL,
+    episodes INTEGER NOT NULL,
+    PRIMARY KEY (snapshot_id, day),
+    FOREIGN KEY(snapshot_id) REFERENCES snapshot (id)
+)
+WITHOUT ROWID
+    """,
+    """
+INSERT INTO access_day SELECT snapshot_id, day, reads, writes, 0 FROM access_day_before
+    """,
+    """
+DROP TABLE access_day_before
+    """,
+    """
+CREATE TABLE access_hour_before AS SELECT * FROM access_hour
+    """,
+    """
+DROP TABLE access_hour
+    """,
+    """
+CREATE TABLE access_hour (
+    snapshot_id INTEGER NOT NULL,
+    hour INTEGER NOT NULL,
+    reads INTEGER NOT NULL,
+    writes INTEGER NOT NULL,
+    episodes INTEGER NOT NULL,
+    PRIMARY KEY (snapshot_id, hour),
+    FOREIGN KEY(snapshot_id) REFERENCES snapshot (id)
+)
+WITHOUT ROWID
+    """,
+    """
+INSERT INTO access_hour SELECT snapshot_id, hour, reads, writes, 0 FROM access_hour_before
+    """,
+    """
+DROP TABLE access_hour_before
+    """,
+    # No episode is longer than a day, so that one index serves all questions about times.
+    """
+DROP INDEX episode_by_time
+    """,
+    """
+CREATE INDEX episode_by_start ON episode (first_at)
+    """,
+)
+
+STEPS: tuple[Step, ...] = (_INITIAL, _CHAINS, _HISTORY, _EPISODES_BEGUN)
 
 VERSION = len(STEPS)
 """The schema version that this tierd reads and writes."""

@@ -34,7 +34,7 @@ def level(count: int, most: int) -> int:
 
 def grid(spans: Sequence[Span], step: timedelta, until: datetime) -> tuple[list[str], list[datetime]]:
     """The rows (names of snapshots) and the columns (starts of days or hours, without a gap) of a picture."""
-    names = list(dict.fromkeys(span.ref for span in spans))
+    names = sorted({span.ref for span in spans})
     if not spans:
         return [], []
     first = min(span.start for span in spans)
@@ -42,11 +42,20 @@ def grid(spans: Sequence[Span], step: timedelta, until: datetime) -> tuple[list[
     return names, [first + n * step for n in range(count)]
 
 
+def counts(spans: Sequence[Span]) -> dict[tuple[str, datetime], tuple[int, int]]:
+    """Reads and writes per cell: snapshots that had a name one after another share its row."""
+    found: dict[tuple[str, datetime], tuple[int, int]] = {}
+    for span in spans:
+        reads, writes = found.get((span.ref, span.start), (0, 0))
+        found[span.ref, span.start] = reads + span.reads, writes + span.writes
+    return found
+
+
 def svg(spans: Sequence[Span], *, title: str, step: timedelta, until: datetime) -> str:
     """The picture as a document of its own, legible in light and dark; each cell tells its figures when pointed at."""
     names, columns = grid(spans, step, until)
-    found = {(span.ref, span.start): span for span in spans}
-    most = max((span.reads + span.writes for span in spans), default=0)
+    found = counts(spans)
+    most = max((reads + writes for reads, writes in found.values()), default=0)
     shown = [name if len(name) <= _LONGEST_LABEL else name[: _LONGEST_LABEL - 1] + "…" for name in names]
     left = 16 + _LABELS_PX_PER_CHARACTER * max((len(name) for name in shown), default=0)
     width, height = max(left + _STEP * len(columns) + _RIGHT, 320), _TOP + _STEP * len(names) + _BOTTOM
@@ -60,8 +69,7 @@ def svg(spans: Sequence[Span], *, title: str, step: timedelta, until: datetime) 
         y = _TOP + row * _STEP
         parts.append(f'<text x="8" y="{y + 9}">{_text(shown[row])}</text>')
         for column, start in enumerate(columns):
-            span = found.get((name, start))
-            reads, writes = (span.reads, span.writes) if span else (0, 0)
+            reads, writes = found.get((name, start), (0, 0))
             kind = f"l{level(reads + writes, most)}" + (" w" if writes else "")
             when = f"{start:%Y-%m-%d}" if step >= timedelta(days=1) else f"{start:%Y-%m-%d %H:%M}"
             tip = f"{name}, {when} UTC: {reads} reads, {writes} writes"

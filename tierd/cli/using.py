@@ -181,7 +181,7 @@ def _draw(spans: list[Span], step: timedelta, now: datetime) -> None:
     if len(columns) > _WIDEST:
         line(Cell(f"the last {_WIDEST} of {len(columns)} columns; -o FILE.svg draws them all", "dim"))
         columns = columns[-_WIDEST:]
-    counts = {(s.ref, s.start): s.reads + s.writes for s in spans}
+    counts = {cell: sum(both) for cell, both in picture.counts(spans).items()}
     most = max(counts.values())
     widest = max(len(name) for name in names)
     for name in names:

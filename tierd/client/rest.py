@@ -139,9 +139,16 @@ class Rest:
 
     def spans(self, dataset: str, *, since: datetime | None = None, by: str = "day") -> list[shapes.Span]:
         """How often each snapshot of a dataset was used, per "day" or "hour"."""
-        params = {"by": by, "since": None if since is None else since.isoformat()}
-        path = f"/v1/datasets/{quote(dataset, safe='')}/accesses"
-        return shapes.decode_items(shapes.Span, self.connection.ask("GET", path, params=params))
+        path, found = f"/v1/datasets/{quote(dataset, safe='')}/accesses", list[shapes.Span]()
+        cursor: str | None = None
+        while True:
+            params = {"by": by, "since": None if since is None else since.isoformat(), "cursor": cursor}
+            page = self.connection.ask("GET", path, params=params)
+            found += shapes.decode_items(shapes.Span, page)
+            rest = page.get("next_cursor") if isinstance(page, dict) else None
+            cursor = rest if isinstance(rest, str) else None
+            if cursor is None:
+                return found
 
     def history(self, dataset: str | None = None, *, since: datetime | None = None, form: str = "csv") -> Iterator[str]:
         """All times of use, the oldest first, line by line: "csv" (with a head) or "ndjson"."""

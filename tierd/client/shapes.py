@@ -186,12 +186,13 @@ class Ranked:
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """What was seen of a snapshot in the day or hour that begins at `start`."""
+    """What was seen of a snapshot in the day or hour that begins at `start`; `episodes`: uses that began then."""
 
     ref: str
     start: datetime
     reads: int
     writes: int
+    episodes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 
@@ -76,6 +76,7 @@ class Daemon:
         self._beat = time.monotonic()
         self._decide_at = 0.0
         self._prune_at = 0.0
+        self._pruning: Iterator[int] = iter(())
         self._last_now = self.clock()
 
     # -- life ------------------------------------------------------------------------------------------
@@ -178,7 +179,9 @@ class Daemon:
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + _DAY_S
             self.catalog.prune_events(before=self.clock() - _HISTORY)
-            self.catalog.prune_history(now=self.clock())
+            self._pruning = self.catalog.prune_history(now=self.clock())
+        # A step per round: after a long downtime there may be millions of rows, and leases must not wait for them.
+        next(self._pruning, None)
 
     def _order(self, step: Step, now: datetime) -> None:
         snapshot = self.catalog.snapshot_by_id(step.snapshot_id)

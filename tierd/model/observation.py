@@ -100,7 +100,8 @@ class TrackerStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """One time of use of a snapshot by one reader: accesses without a long pause.
+    """One time of use of a snapshot by one reader: accesses without a long pause. One of more than a
+    day is told day by day.
 
     Attributes:
         reads, writes: events seen, a lower bound of the accesses.
@@ -118,12 +119,17 @@ class Episode:
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """What was seen of a snapshot in an hour or a day (UTC) that begins at `start`."""
+    """What was seen of a snapshot in an hour or a day (UTC) that begins at `start`.
+
+    Attributes:
+        episodes: uses that began then, whoever it was.
+    """
 
     ref: SnapshotRef
     start: datetime
     reads: int
     writes: int
+    episodes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +138,6 @@ class Use:
 
     ref: SnapshotRef
     first_at: datetime
-    last_at: datetime
     size_bytes: int
 
 

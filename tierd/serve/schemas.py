@@ -279,7 +279,7 @@ class ReportedAccess(Body):
     ref: Annotated[str, Field(min_length=1, max_length=400)]
     kind: Literal["read", "write"] = "read"
     at: Moment | None = None
-    count: Whole = 1
+    count: Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_whole)] = 1
     program: Annotated[str, Field(min_length=1, max_length=100, pattern=_PRINTABLE)] | None = None
     uid: Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(_whole)] | None = None
     job: Annotated[str, Field(min_length=1, max_length=100, pattern=_PRINTABLE)] | None = None
@@ -331,16 +331,20 @@ class TopOut(Shape):
 
 
 class SpanOut(Shape):
+    """`episodes`: uses that began then, whoever it was."""
+
     ref: str
     start: datetime
     reads: int
     writes: int
+    episodes: int
 
 
 class SpansOut(Shape):
     by: Literal["day", "hour"]
     since: datetime
     items: list[SpanOut]
+    next_cursor: str | None
 
 
 class WarmIn(Body):

@@ -80,9 +80,9 @@ def test_counts_are_kept_by_hour_and_day(world: World, one: Snapshot) -> None:
     for hours in (1, 1.5, 23, 25):
         at = midnight + hours * HOUR
         record(world, read(one.id, at, reads=2), written(one.id, at), now=at)
-    days = world.catalog.spans("imagenet", since=midnight)
+    days = world.catalog.spans("imagenet", since=midnight)[0]
     assert [(s.start, s.reads, s.writes) for s in days] == [(midnight, 6, 3), (midnight + DAY, 2, 1)]
-    hours = world.catalog.spans("imagenet", since=midnight, by_hour=True)
+    hours = world.catalog.spans("imagenet", since=midnight, by_hour=True)[0]
     assert [((s.start - midnight) // HOUR, s.reads) for s in hours] == [(1, 4), (23, 2), (25, 2)]
     assert {str(s.ref) for s in hours} == {"imagenet/v1"}
 
@@ -106,10 +106,10 @@ def test_uses_of_several_readers_at_a_time_are_one_use(world: World, one: Snapsh
     record(world, read(one.id, NOW + HOUR, BOB), read(two.id, NOW + HOUR, BOB), now=NOW + HOUR)
     later = NOW + 2 * DAY
     record(world, read(one.id, later, BOB), now=later)
-    uses = [(str(u.ref), u.first_at) for u in world.catalog.uses(since=NOW - DAY)]
+    uses = [(str(u.ref), u.first_at) for u in world.catalog.uses(since=NOW - DAY, now=later)]
     assert uses == [("imagenet/v1", NOW), ("imagenet/v2", NOW + HOUR), ("imagenet/v1", later)]
-    assert [u.first_at for u in world.catalog.uses(dataset="imagenet", since=NOW + DAY)] == [later]
-    assert list(world.catalog.uses(dataset="other", since=NOW - DAY)) == []
+    assert [u.first_at for u in world.catalog.uses(dataset="imagenet", since=NOW + DAY, now=later)] == [later]
+    assert list(world.catalog.uses(dataset="other", since=NOW - DAY, now=later)) == []
 
 
 def test_uses_are_read_in_pages_without_loss(world: World) -> None:
@@ -117,19 +117,19 @@ def test_uses_are_read_in_pages_without_loss(world: World) -> None:
     for day in range(80):
         at = NOW + day * DAY
         record(world, *(read(s.id, at) for s in made), now=at)
-    uses = list(world.catalog.uses(since=NOW))
+    uses = list(world.catalog.uses(since=NOW, now=NOW + 80 * DAY))
     assert len(uses) == len({(u.ref, u.first_at) for u in uses}) == 2400
     assert [u.first_at for u in uses] == sorted(u.first_at for u in uses)
 
 
 def test_old_history_goes_and_the_days_stay(world: World, one: Snapshot) -> None:
     record(world, read(one.id, NOW, ALICE), now=NOW)
-    world.catalog.prune_history(now=NOW + 30 * DAY)
-    assert world.catalog.spans("imagenet", since=NOW - DAY, by_hour=True)
-    world.catalog.prune_history(now=NOW + 800 * DAY)
-    assert world.catalog.spans("imagenet", since=NOW - DAY, by_hour=True) == []
+    sum(world.catalog.prune_history(now=NOW + 30 * DAY))
+    assert world.catalog.spans("imagenet", since=NOW - DAY, by_hour=True)[0]
+    sum(world.catalog.prune_history(now=NOW + 800 * DAY))
+    assert world.catalog.spans("imagenet", since=NOW - DAY, by_hour=True)[0] == []
     assert world.catalog.accesses(one.ref) == []
-    assert [s.reads for s in world.catalog.spans("imagenet", since=NOW - DAY)] == [1]
+    assert [s.reads for s in world.catalog.spans("imagenet", since=NOW - DAY)[0]] == [1]
 
 
 def test_a_clock_that_jumps_back_leaves_no_future_behind(world: World, one: Snapshot) -> None:
@@ -138,9 +138,9 @@ def test_a_clock_that_jumps_back_leaves_no_future_behind(world: World, one: Snap
     world.catalog.reanchor_clock(now=back)
     (episode,) = world.catalog.accesses(one.ref)
     assert (episode.first_at, episode.last_at) == (back, back)
-    assert world.catalog.spans("imagenet", since=back - DAY) == []
+    assert world.catalog.spans("imagenet", since=back - DAY)[0] == []
     record(world, read(one.id, back, ALICE), now=back)
-    assert [s.reads for s in world.catalog.spans("imagenet", since=back - DAY)] == [1]
+    assert [s.reads for s in world.catalog.spans("imagenet", since=back - DAY)[0]] == [1]
     assert world.catalog.snapshot(one.ref).weight_at == back
 
 
@@ -164,3 +164,95 @@ def test_the_weight_is_the_faded_sum_of_all_episodes(
     assert math.isclose(found.weight, expected, rel_tol=1e-9)
     assert found.weight_at == uses[-1]
     assert decayed(found.weight, found.weight_at, uses[-1] + WEIGHT_DECAY) == pytest.approx(expected / math.e)
+
+
+def test_a_use_told_late_counts_like_one_seen_in_time(world: World) -> None:
+    """A site ships the logs of its NFS server at night: the newest line comes first, and all of them count."""
+    told, seen = world.add("v1"), world.add("v2")
+    days = [NOW - n * DAY for n in (1, 5, 30)]
+    record(world, *(read(told.id, at, ALICE) for at in days), now=NOW)
+    for at in reversed(days):
+        record(world, read(seen.id, at, ALICE), now=at)
+    late, in_time = world.catalog.snapshot(told.ref), world.catalog.snapshot(seen.ref)
+    assert (late.episodes, late.read_at, late.weight_at) == (3, in_time.read_at, in_time.weight_at)
+    assert late.weight == pytest.approx(in_time.weight)
+    record(world, read(told.id, days[1] + HOUR, BOB), now=NOW)
+    assert world.catalog.snapshot(told.ref).episodes == 3  # somebody used it then: not another use
+
+
+def test_time_without_a_watch_is_no_use(world: World, one: Snapshot) -> None:
+    record(world, read(one.id, NOW), now=NOW)
+    world.catalog.note_observed(until=NOW + 10 * DAY, since=NOW + HOUR, unobserved=[one.id])
+    record(world, read(one.id, NOW + 10 * DAY), now=NOW + 10 * DAY)
+    assert world.catalog.snapshot(one.ref).episodes == 2
+
+
+def test_a_job_that_never_pauses_does_not_lead_the_ranking_of_a_day_for_ever(world: World, one: Snapshot) -> None:
+    two = world.add("v2")
+    for hours in range(0, 24 * 20, 5):
+        at = NOW + hours * HOUR
+        record(world, read(one.id, at, ALICE, reads=10), now=at)
+    record(world, read(two.id, at, BOB, reads=150), now=at)
+    assert [r.name for r in world.catalog.top(RankedBy.SNAPSHOT, since=at - DAY)] == ["imagenet/v2", "imagenet/v1"]
+    assert len(list(world.catalog.uses(dataset="imagenet", since=NOW, now=at))) == 2  # still one use of each
+    assert world.catalog.snapshot(one.ref).episodes == 1
+
+
+def test_a_whole_dataset_is_ranked_by_the_name_it_has_elsewhere(world: World) -> None:
+    whole = world.add("self")
+    record(world, read(whole.id, NOW), now=NOW)
+    assert [r.name for r in world.catalog.top(RankedBy.SNAPSHOT, since=NOW - DAY)] == [str(whole.ref)] == ["imagenet"]
+
+
+def test_reports_without_measure_break_no_sum(world: World, one: Snapshot) -> None:
+    for _ in range(20):
+        record(world, read(one.id, NOW, ALICE, reads=2**62), now=NOW)
+    assert world.catalog.top(RankedBy.JOB, since=NOW - DAY)[0].reads == 10**12
+    assert world.catalog.spans("imagenet", since=NOW - DAY)[0][0].reads == 10**12
+
+
+def test_old_reports_do_not_fill_the_disk(world: World, one: Snapshot) -> None:
+    long_ago = NOW - 90 * DAY
+    for number in range(700):
+        record(world, read(one.id, long_ago, Reader(program="p", job=f"x:{number}")), now=NOW)
+    assert len(world.catalog.accesses(one.ref, limit=1000)) == 501
+
+
+def test_what_was_taken_back_of_a_batch_counts_for_no_reader(world: World, one: Snapshot) -> None:
+    tally = ReaderTally(reader=ALICE, first_at=NOW, last_at=NOW, reads=1, writes=9)
+    record(world, AccessBatch(snapshot_id=one.id, read_at=NOW, reads=1, readers=(tally,)), now=NOW)
+    assert [(e.reads, e.writes) for e in world.catalog.accesses(one.ref)] == [(1, 0)]
+
+
+def test_episodes_are_listed_by_time_page_by_page(world: World, one: Snapshot) -> None:
+    for days in (3, 1, 2, 9, 5):
+        record(world, read(one.id, NOW - days * DAY), now=NOW)
+    seen, before = list[datetime](), None
+    while page := world.catalog.accesses(one.ref, before=before, limit=2):
+        seen += [e.first_at for e in page]
+        before = page[-1].id
+    assert seen == [NOW - days * DAY for days in (1, 2, 3, 5, 9)]
+
+
+def test_spans_come_in_pages(world: World) -> None:
+    made = [world.add(f"v{n}") for n in range(3)]
+    for day in range(4):
+        record(world, *(read(s.id, NOW + day * DAY) for s in made), now=NOW + day * DAY)
+    whole, rest = world.catalog.spans("imagenet", since=NOW)
+    assert (len(whole), rest) == (12, None)
+    paged, after = world.catalog.spans("imagenet", since=NOW, limit=5)
+    while after is not None:
+        page, after = world.catalog.spans("imagenet", since=NOW, limit=5, after=after)
+        paged += page
+    assert paged == whole
+    assert [s.episodes for s in whole] == [1] * 12
+
+
+def test_uses_of_years_ago_are_known_by_the_day(world: World, one: Snapshot) -> None:
+    record(world, read(one.id, NOW, ALICE), now=NOW)
+    later = NOW + 500 * DAY
+    record(world, read(one.id, later, BOB), now=later)
+    assert sum(world.catalog.prune_history(now=later)) == 2  # an hour and an episode
+    old, new = world.catalog.uses(since=NOW - DAY, now=later)
+    assert old.first_at.date() == NOW.date()
+    assert new.first_at == later

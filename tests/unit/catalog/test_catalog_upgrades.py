@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from tierd.catalog import Catalog, upgrades
 from tierd.catalog.engine import APPLICATION_ID, fresh_schema
+from tierd.catalog.schema import EPOCH
 from tierd.errors import CatalogError
 
 
@@ -138,3 +140,27 @@ def test_step_that_would_leave_dangling_references_is_undone(tmp_path: Path) -> 
         upgrades.upgrade(db, (*STEPS, ("DELETE FROM a",)))
     assert db.execute("SELECT count(*) FROM a").fetchone() == (1,)
     db.close()
+
+
+def test_counts_of_use_survive_the_upgrade(tmp_path: Path) -> None:
+    db = connect(tmp_path / "tierd.db")
+    upgrades.upgrade(db, upgrades.STEPS[:3])
+    run(
+        db,
+        (
+            f"PRAGMA application_id = {APPLICATION_ID}",
+            "INSERT INTO tier VALUES ('flash', 'posix', x'2f66', 0, NULL, 1)",
+            "INSERT INTO dataset VALUES ('imagenet', x'2f66', 'flash', '*', 1)",
+            "INSERT INTO snapshot VALUES (1, '0123456789abcdef', 'imagenet', 'v1', x'2f66', 7, 10, 10, 1, 2, 0, 0, 0,"
+            " 'events', NULL, NULL, 0, 0.0, NULL, NULL, NULL, NULL, NULL)",
+            "INSERT INTO access_day VALUES (1, 20000, 7, 1)",
+            "INSERT INTO access_hour VALUES (1, 480000, 6, 0)",
+        ),
+    )
+    db.close()
+    day = EPOCH + timedelta(days=20000)
+    with Catalog.open(tmp_path / "tierd.db", wait_s=0) as catalog:
+        for by_hour, reads in ((False, 7), (True, 6)):
+            (span,), _ = catalog.spans("imagenet", since=day, by_hour=by_hour)
+            assert (span.start, span.reads, span.episodes) == (day, reads, 0)
+    assert (tmp_path / "tierd.db.v3").exists()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
+from pydantic import Field
 
-from tierd.catalog import RankedBy
+from tierd.catalog import KEEP_EPISODES, RankedBy
 from tierd.errors import InvalidRequest, NotFound
 from tierd.model.dataset import AccessSource
 from tierd.model.observation import AccessBatch, Reader, ReaderTally, Use
@@ -54,6 +56,11 @@ def _batch(have: Parts, said: out.ReportedAccess, now: datetime) -> AccessBatch:
         raise InvalidRequest(
             f"an access of {said.ref} at {at.isoformat()} lies in the future (it is {now.isoformat()} here)",
             hint="Set the clock of the machine that reports, or leave `at` out.",
+        )
+    if at < now - KEEP_EPISODES:
+        raise InvalidRequest(
+            f"an access of {said.ref} at {at.isoformat()} is longer ago than the history goes back",
+            hint=f"Leave out what is older than {KEEP_EPISODES.days} days.",
         )
     at = min(at, now)
     is_read = said.kind == "read"
@@ -129,18 +136,39 @@ def top(
 
 @router.get("/v1/datasets/{dataset}/accesses", responses=responses(404))
 def spans(
-    dataset: str, have: Have, _: Looker, since: out.Moment | Absent = None, by: Literal["day", "hour"] = "day"
+    dataset: str,
+    have: Have,
+    _: Looker,
+    since: out.Moment | Absent = None,
+    by: Literal["day", "hour"] = "day",
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 5000,
+    cursor: Annotated[str, Field(max_length=200)] | Absent = None,
 ) -> out.SpansOut:
-    """How often each snapshot of a dataset was used, per day (of the last year by default) or hour (of 35 days)."""
+    """How often each snapshot of a dataset was used, per day (of the last year by default) or hour (of 35 days).
+
+    In the order in which the snapshots were found, then of time; only days and hours in which something was seen.
+    """
     if all(d.name != dataset for d in have.config.datasets):
         raise NotFound(f"no dataset {dataset!r} is configured", hint="/v1/datasets lists them.")
     began = since or have.clock() - (timedelta(days=365) if by == "day" else timedelta(days=35))
-    found = have.catalog.spans(dataset, since=began, by_hour=by == "hour")
+    after = None if cursor is None else _place(cursor)
+    found, rest = have.catalog.spans(dataset, since=began, by_hour=by == "hour", after=after, limit=limit)
     return out.SpansOut(
         by=by,
         since=began,
-        items=[out.SpanOut(ref=str(s.ref), start=s.start, reads=s.reads, writes=s.writes) for s in found],
+        items=[
+            out.SpanOut(ref=str(s.ref), start=s.start, reads=s.reads, writes=s.writes, episodes=s.episodes)
+            for s in found
+        ],
+        next_cursor=None if rest is None else f"{rest[0]}.{rest[1]}",
     )
+
+
+def _place(cursor: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]{1,15})\.(-?[0-9]{1,15})", cursor)
+    if found is None:
+        raise NotFound("there is no page at this cursor", hint="Start again without a cursor.")
+    return int(found[1]), int(found[2])
 
 
 @router.get(
@@ -159,7 +187,7 @@ def export(
     """
     if dataset is not None and all(d.name != dataset for d in have.config.datasets):
         raise NotFound(f"no dataset {dataset!r} is configured", hint="/v1/datasets lists them.")
-    uses = have.catalog.uses(dataset=dataset, since=since or datetime.fromtimestamp(0, UTC))
+    uses = have.catalog.uses(dataset=dataset, since=since or datetime.fromtimestamp(0, UTC), now=have.clock())
     if form == "csv":
         return StreamingResponse(_csv(uses), media_type="text/csv")
     return StreamingResponse(_ndjson(uses), media_type="application/x-ndjson")

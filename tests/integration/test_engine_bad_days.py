@@ -39,6 +39,7 @@ from tierd.errors import (
 )
 from tierd.fs.linux import rename_exchange
 from tierd.storage.manifest import Manifest
+from tierd.storage.posix.reading import read_special
 
 
 @pytest.fixture
@@ -396,6 +397,21 @@ def test_a_directory_swapped_for_a_link_leads_nowhere(tmp_path: Path, staging: P
         thread.join()
     assert describe(secret) == before
     assert "SourceChanged" in outcomes or "copied" in outcomes
+
+
+def test_a_link_that_is_a_directory_when_it_is_read_counts_as_changed(tmp_path: Path) -> None:
+    """Between the look at a link and the reading of its target somebody puts something else there."""
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    st = os.stat(tmp_path / "link", follow_symlinks=False)
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").mkdir()
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(SourceChanged, match="d/link was replaced"):
+            read_special(fd, b"link", st, b"d/link")
+    finally:
+        os.close(fd)
 
 
 def test_a_fifo_in_the_place_of_a_file_does_not_block(source: Path, staging: Path) -> None:

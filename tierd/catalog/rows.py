@@ -46,6 +46,7 @@ def snapshot(r: AnyRow) -> Snapshot:
         scanned_at=r.scanned_at,
         gone_at=r.gone_at,
         problem=r.problem,
+        floor=r.floor,
     )
 
 
@@ -92,6 +93,7 @@ def transfer(r: AnyRow) -> Transfer:
         created_at=r.created_at,
         started_at=r.started_at,
         finished_at=r.finished_at,
+        due_at=r.due_at,
     )
 
 

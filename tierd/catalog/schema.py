@@ -31,8 +31,10 @@ from sqlalchemy import (
     text,
 )
 
+from tierd.model.announced import AnnouncedBy
 from tierd.model.dataset import AccessSource
 from tierd.model.hold import HoldKind
+from tierd.model.phase import Phase
 from tierd.model.placement import PlacementState
 from tierd.model.transfer import LIVE, TransferKind, TransferState
 
@@ -180,6 +182,7 @@ dataset = Table(
     Column("home", Text, ForeignKey("tier.name"), nullable=False),
     Column("pattern", Text),
     Column("is_configured", Boolean, nullable=False),
+    Column("phase", Known(Phase)),  # given by an operator; NULL: as configured
 )
 
 snapshot = Table(
@@ -208,6 +211,9 @@ snapshot = Table(
     Column("scanned_at", Time),
     Column("gone_at", Time),
     Column("problem", Prose),
+    Column(
+        "floor", Float, nullable=False, server_default=text("0")
+    ),  # what ageing policies had reached at its last use
     CheckConstraint("length(key) = 16", name="key_is_16_digits"),
     _one_of("access_source", AccessSource),
     # A name may come back as another tree after the first one was deleted; the gone one keeps its cold copies.
@@ -303,6 +309,7 @@ transfer = Table(
     Column("started_at", Time),
     Column("advanced_at", Time, nullable=False),  # of the last change of state
     Column("finished_at", Time),
+    Column("due_at", Time),
     _one_of("kind", TransferKind),
     _one_of("state", TransferState),
     CheckConstraint(f"(finished_at IS NULL) = ({_LIVE})", name="finished_at_tells_live"),
@@ -330,12 +337,59 @@ hold = Table(
     Column("generation", Integer, nullable=False),
     Column("note", Prose),
     Column("request_key", Text),
+    # The living thing that a lease ends with; a process is told apart from a later one by when it started.
+    Column("pid", Integer),
+    Column("pid_started", Integer),  # clock ticks after boot, see proc_pid_stat(5)
+    Column("boot_id", Text),
+    Column("job", Prose),
     _one_of("kind", HoldKind),
     CheckConstraint("(kind = 'pin') = (expires_at IS NULL)", name="only_leases_expire"),
     Index("hold_one_per_request", "request_key", unique=True, sqlite_where=text("ended_at IS NULL")),
     Index("hold_one_pin", "snapshot_id", unique=True, sqlite_where=text("kind = 'pin' AND ended_at IS NULL")),
     Index("hold_open", "snapshot_id", sqlite_where=text("ended_at IS NULL")),
     sqlite_autoincrement=True,
+)
+
+announcement = Table(
+    "announcement",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("snapshot_id", Integer, ForeignKey("snapshot.id"), nullable=False),
+    Column("source", Known(AnnouncedBy), nullable=False),
+    Column("holder", Prose, nullable=False),
+    Column("use_at", Time, nullable=False),
+    Column("until", Time, nullable=False),
+    Column("confidence", Float, nullable=False),
+    Column("note", Prose),
+    Column("request_key", Text),
+    Column("created_at", Time, nullable=False),
+    Column("ended_at", Time),
+    _one_of("source", AnnouncedBy),
+    CheckConstraint("confidence > 0 AND confidence <= 1", name="confidence_is_a_share"),
+    CheckConstraint("until >= use_at", name="ends_after_it_begins"),
+    Index("announcement_one_per_request", "request_key", unique=True, sqlite_where=text("ended_at IS NULL")),
+    Index("announcement_open", "snapshot_id", sqlite_where=text("ended_at IS NULL")),
+    sqlite_autoincrement=True,
+)
+
+counter = Table(
+    "counter",  # sums that must not begin anew with each start
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Float, nullable=False),
+)
+
+rate = Table(
+    "rate",  # what transfers between two tiers achieved
+    metadata,
+    Column("source", Text, ForeignKey("tier.name"), primary_key=True),
+    Column("destination", Text, ForeignKey("tier.name"), primary_key=True),
+    Column("start_s", Float, nullable=False),
+    Column("s_per_byte", Float, nullable=False),
+    Column("s_per_file", Float, nullable=False),
+    Column("samples", Integer, nullable=False),
+    Column("learned", Text, nullable=False),  # what the next sample is added to, as JSON
+    sqlite_with_rowid=False,
 )
 
 event = Table(

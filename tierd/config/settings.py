@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tierd.model.dataset import Dataset
 from tierd.model.tier import Tier
+from tierd.model.value import Judgement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,7 @@ class Config:
     api: ApiConfig = field(default_factory=ApiConfig)
     mover: MoverConfig = field(default_factory=MoverConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
+    judgement: Judgement = field(default_factory=Judgement)
     log: LogConfig = field(default_factory=LogConfig)
     source: Path | None = None
     """The file this was read from."""

@@ -122,6 +122,7 @@ class Snapshot:
         weight: how much it was used: one per episode of use, fading by `WEIGHT_DECAY`; as of `weight_at`.
         warmed_at: when the last recall for a warm finished.
         gone_at: when its path was found missing; its cold copies stay.
+        floor: what ageing policies had reached when it was last used.
         problem: why it is not looked after (a name that is not text, a hard link that leads outside …).
     """
 
@@ -147,3 +148,4 @@ class Snapshot:
     scanned_at: datetime | None = None
     gone_at: datetime | None = None
     problem: str | None = None
+    floor: float = 0.0

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from tierd.model.announced import Announcement
 from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.hold import Hold
 from tierd.model.placement import Placement, PlacementState, Residency, residency
 from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import Transfer, TransferKind
+from tierd.model.value import Cost, Judgement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,8 @@ class SnapshotView:
     dataset: Dataset
     placements: tuple[Placement, ...] = ()
     holds: tuple[Hold, ...] = ()
+    announcements: tuple[Announcement, ...] = ()
+    """Announced uses that are not over, the next one first."""
     live: Transfer | None = None
     """The transfer that owns the snapshot now."""
     last_failure: Transfer | None = None
@@ -45,6 +49,8 @@ class View:
 
     Attributes:
         snapshots: those that are there.
+        costs: of bringing snapshots to flash, by cold tier.
+        judgement: how snapshots are weighed.
         orphans: those whose owner deleted them and of which a tier still has a copy. A name may be among both: the
             present snapshot is another one.
     """
@@ -53,6 +59,8 @@ class View:
     tiers: tuple[Tier, ...]
     usage: Mapping[TierName, TierUsage]
     orphans: tuple[SnapshotView, ...] = ()
+    costs: Mapping[TierName, Cost] = field(default_factory=dict)
+    judgement: Judgement = field(default_factory=Judgement)
 
     @property
     def flash(self) -> frozenset[TierName]:

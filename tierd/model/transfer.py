@@ -89,6 +89,7 @@ class Transfer:
         restore_cost: of a recall from an archive class: what it was estimated to cost, in the currency of the
             source's prices; None where nothing is restored or no price is configured.
         waits_for: while it is restoring: what it waits for, in words; expected_at: when that should be there.
+        due_at: when somebody was promised that it will be there; None: nobody asked for a time.
         cancel_requested, is_paused: wishes that the mover honours at the next safe point.
     """
 
@@ -120,6 +121,7 @@ class Transfer:
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    due_at: datetime | None = None
 
     @property
     def is_live(self) -> bool:

@@ -133,7 +133,7 @@ class CompareWorker:
                 wrong = "it leads elsewhere"
             wrong = wrong or _xattrs_differ(entry, read_xattrs(beside(at, name)))
         except OSError as error:
-            if error.errno not in (*_GONE, *_UNREADABLE):
+            if error.errno not in (*_GONE, *_UNREADABLE, errno.EINVAL):  # EINVAL: it was a link a moment ago
                 raise translate(error, show(entry[0])) from error
             self._bad.append((entry[1] == "d", entry[0], f"it is missing ({error.strerror})"))
             return

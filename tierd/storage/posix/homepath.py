@@ -248,6 +248,8 @@ def _occupant(parent: int, name: bytes) -> Occupant:
     except OSError as error:
         if error.errno == errno.ENOENT:
             return Occupant(kind=Kind.MISSING)
+        if error.errno == errno.EINVAL:  # no link any more: no longer what it was looked at for
+            return Occupant(kind=Kind.OTHER, inode=st.st_ino)
         raise translate(error, show(name)) from error
     return Occupant(kind=Kind.OTHER, inode=st.st_ino)
 

@@ -131,6 +131,8 @@ def read_special(dir_fd: int, name: bytes, st: os.stat_result, full: bytes) -> t
         xattrs = read_xattrs(beside(dir_fd, name))
         after = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except OSError as error:
+        if error.errno == errno.EINVAL:  # readlink of what was a link a moment ago
+            raise SourceChanged(f"{show(full)} was replaced while the tree was read") from error
         raise translate(error, show(full)) from error
     if after.st_ctime_ns != st.st_ctime_ns:
         raise SourceChanged(f"{show(full)} was replaced while the tree was read")

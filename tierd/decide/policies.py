@@ -8,6 +8,7 @@ s3-fifo: Yang et al., SOSP 2023; stp: Smith, "Long term file migration" (1981).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -90,7 +91,7 @@ def s3_fifo(s: Standing) -> float:
 
 def stp(s: Standing) -> float:
     """Space-time product: large and long unused leaves first."""
-    return -s.size_bytes / _GIB * s.idle_s**_STP_EXPONENT
+    return -s.size_bytes / _GIB * math.pow(s.idle_s, _STP_EXPONENT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from tierd.model.policy import Policy
 from tierd.model.s3 import Counts
 from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import Transfer, TransferId, TransferKind, TransferState
+from tierd.model.value import Cost
 from tierd.serve import ApiServer, Progress, TrackerStatus, create_app
 
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -79,6 +80,11 @@ class FakePorts:
 
     def wake(self) -> None:
         self.wakes += 1
+
+    def costs(self) -> Mapping[TierName, Cost]:
+        if self.rate is None:
+            return {}
+        return {name: Cost(start_s=0, s_per_byte=1 / self.rate, s_per_file=0, samples=3) for name in self.usages}
 
     def estimate(self, source: TierName, destination: TierName, size_bytes: int, files: int) -> float | None:
         return None if self.rate is None else size_bytes / self.rate

@@ -11,6 +11,7 @@ from tierd.catalog.effects import Placements
 from tierd.catalog.events import Events
 from tierd.catalog.history import KEEP_EPISODES, History, RankedBy, SpanPlace
 from tierd.catalog.holds import Holds
+from tierd.catalog.measured import Measured
 from tierd.catalog.noting import EPISODE_GAP
 from tierd.catalog.rebuilding import Rebuilding, Restored
 from tierd.catalog.settings import Settings
@@ -30,7 +31,9 @@ __all__ = [
 ]
 
 
-class Catalog(Settings, Snapshots, Accesses, History, Placements, Transfers, Holds, Events, Views, Rebuilding):
+class Catalog(
+    Settings, Snapshots, Accesses, History, Placements, Transfers, Holds, Events, Views, Rebuilding, Measured
+):
     """The open catalog, one part per subject; `Catalog.open(path)` opens it.
 
     Every method may be called from any thread. A method that changes something has committed when it returns,

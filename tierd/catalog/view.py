@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Select, exists, func, select
+from sqlalchemy import Connection, Select, exists, func, or_, select
 
 from tierd.catalog import rows
 from tierd.catalog.engine import Opened
@@ -23,6 +23,10 @@ from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import LIVE, Transfer, TransferKind, TransferState
 
 _T = TypeVar("_T")
+_NEWEST = 10_000
+_DAY = timedelta(days=1)
+POLICY = "policy"
+"""Who asked for what nobody asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,16 @@ def _newest_failures() -> Select[*tuple[Any, ...]]:
     return select(transfer).where(transfer.c.state == TransferState.FAILED, ~superseded)
 
 
+def _lately() -> Select[*tuple[Any, ...]]:
+    """Finished transfers among the newest: enough for what is asked of the last day, however long the history."""
+    newest = select(func.coalesce(func.max(transfer.c.id), 0)).scalar_subquery()
+    columns = (transfer.c.snapshot_id, transfer.c.kind, transfer.c.release, transfer.c.requested_by)
+    done = transfer.c.state == TransferState.DONE
+    return select(*columns, transfer.c.source, transfer.c.bytes_total, transfer.c.finished_at).where(
+        transfer.c.id > newest - _NEWEST, done, or_(transfer.c.release, transfer.c.kind == TransferKind.RECALL)
+    )
+
+
 def _with_own_copy() -> Select[*tuple[Any, ...]]:
     """Ids of snapshots of which a tier has a copy in its own store; `own_copies` in the model says the same."""
     return select(placement.c.snapshot_id).where(placement.c.location.is_not(None))
@@ -94,6 +108,19 @@ def _with_own_copy() -> Select[*tuple[Any, ...]]:
 
 def _by_snapshot(conn: Connection, query: Select[*tuple[Any, ...]]) -> dict[SnapshotId, Transfer]:
     return {SnapshotId(r.snapshot_id): rows.transfer(r) for r in conn.execute(query).all()}
+
+
+def _moved_lately(conn: Connection, flash: TierName, now: datetime) -> tuple[dict[SnapshotId, datetime], int]:
+    """When snapshots last left flash, and how much was written to it in a day without being asked for."""
+    released: dict[SnapshotId, datetime] = {}
+    promoted_bytes = 0
+    for r in conn.execute(_lately()):
+        if r.kind == TransferKind.RECALL:
+            if r.requested_by == POLICY and r.finished_at > now - _DAY:
+                promoted_bytes += r.bytes_total
+        elif r.source == flash:
+            released[SnapshotId(r.snapshot_id)] = r.finished_at  # in the order of ids: the last one stays
+    return released, promoted_bytes
 
 
 class Views(Session):
@@ -134,6 +161,7 @@ class Views(Session):
                 holds[h.snapshot_id].append(h)
             live = _by_snapshot(conn, select(transfer).where(transfer.c.state.in_(sorted(LIVE))))
             failed = _by_snapshot(conn, _newest_failures())
+            released, promoted_bytes = _moved_lately(conn, min(tiers, key=lambda t: t.rank).name, now)
 
         def seen(s: Snapshot) -> SnapshotView:
             return SnapshotView(
@@ -143,6 +171,7 @@ class Views(Session):
                 holds=tuple(holds.get(s.id, ())),
                 live=live.get(s.id),
                 last_failure=failed.get(s.id),
+                released_at=released.get(s.id),
             )
 
         return View(
@@ -150,6 +179,7 @@ class Views(Session):
             tiers=tuple(tiers),
             usage=dict(usage),
             orphans=tuple(map(seen, left)),
+            promoted_bytes=promoted_bytes,
         )
 
     def counts(self) -> CatalogCounts:

@@ -14,6 +14,7 @@ from tierd.model.units import format_size
 
 if TYPE_CHECKING:
     from tierd.client import Event
+    from tierd.client.shapes import Worth
 
 
 @click.command("plan")
@@ -79,6 +80,8 @@ def explain(ask: Ask, ref: str) -> None:
         changes = "" if finding.until is None else f" (until {local(finding.until)}, in {until(finding.until)})"
         line("  ", mark, f"{finding.rule}: {finding.detail}{changes}")
     line()
+    if found.worth is not None:
+        _worth(found.worth)
     if found.next_step is not None:
         step = found.next_step
         line("next  ", f"{step.action} from {step.source} to {step.destination}: {step.reason}")
@@ -87,6 +90,14 @@ def explain(ask: Ask, ref: str) -> None:
     if found.events:
         line()
         _list(found.events)
+
+
+def _worth(worth: Worth) -> None:
+    place = "not on flash" if worth.rank is None else f"number {worth.rank} of {worth.of} on flash to leave"
+    line(Cell("value ", "bold"), f"by {worth.policy}: {place}, holds aside")
+    for term in worth.terms:
+        line("  ", f"{term.amount:>10.3g}  {term.name}: {term.detail}")
+    line()
 
 
 @click.command("events")

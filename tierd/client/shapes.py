@@ -333,6 +333,26 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Term:
+    """One part of a value, and where it comes from."""
+
+    name: str
+    amount: float
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worth:
+    """What a snapshot is worth on flash; `rank`: 1 would leave first of `of`, None where it is not there."""
+
+    policy: str
+    value: float
+    terms: list[Term]
+    rank: int | None
+    of: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explanation:
     """Why a snapshot is where it is, what holds it, and what would move it."""
 
@@ -343,6 +363,7 @@ class Explanation:
     next_step: Step | None
     next_event: str
     events: list[Event]
+    worth: Worth | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,6 +118,14 @@ OBSERVE = (
     Key("ignore_cgroups", values.patterns),
     Key("ignore_users", values.user_ids),
 )
+VALUE = (
+    Key("policy", values.policy_name),
+    Key("promote", values.boolean),
+    Key("challenger", values.factor),
+    Key("cool_down", values.duration_or_zero),
+    Key("daily_writes", values.size_or_unlimited),
+    Key("stall_hour_price", values.money_or_none),
+)
 LOG = (
     Key("level", values.choice("debug", "info", "warning", "error")),
     Key("format", values.choice("text", "json")),
@@ -137,6 +145,7 @@ SECTIONS: dict[str, Sequence[Key]] = {
     "api": API,
     "mover": MOVER,
     "observe": OBSERVE,
+    "value": VALUE,
     "log": LOG,
 }
 """Keys by section. `tiers.prices`, `datasets.policy` and `api.tokens` are tables of their own inside another."""

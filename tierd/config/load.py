@@ -17,6 +17,7 @@ from tierd.model.dataset import Dataset
 from tierd.model.policy import Policy
 from tierd.model.s3 import Prices, S3Settings
 from tierd.model.tier import Tier
+from tierd.model.value import Judgement
 
 DEFAULT_PATH = Path("/etc/tierd/config.toml")
 PATH_VARIABLE = "TIERD_CONFIG"
@@ -81,6 +82,7 @@ def _build(document: Document, source: Path) -> Config:
         api=ApiConfig(**document.sections["api"]),
         mover=MoverConfig(**document.sections["mover"]),
         observe=ObserveConfig(**document.sections["observe"]),
+        value=Judgement(**document.sections["value"]),
         log=LogConfig(**document.sections["log"]),
         source=source,
     )

@@ -99,7 +99,7 @@ class Config:
     api: ApiConfig = field(default_factory=ApiConfig)
     mover: MoverConfig = field(default_factory=MoverConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
-    judgement: Judgement = field(default_factory=Judgement)
+    value: Judgement = field(default_factory=Judgement)
     log: LogConfig = field(default_factory=LogConfig)
     source: Path | None = None
     """The file this was read from."""

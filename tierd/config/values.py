@@ -5,6 +5,7 @@ Each reader takes any TOML value and raises `InvalidRequest` (message: what is w
 
 from __future__ import annotations
 
+import difflib
 import os
 import pwd
 import re
@@ -16,6 +17,7 @@ from tierd.errors import InvalidRequest
 from tierd.model.dataset import WHOLE, is_dataset_name
 from tierd.model.tier import TierKind
 from tierd.model.units import parse_duration, parse_percent, parse_rate, parse_size
+from tierd.model.value import PolicyName
 
 Reader = Callable[[object], object]
 
@@ -183,6 +185,43 @@ def size_or_auto(value: object) -> int | None:
     if not size_bytes:
         raise InvalidRequest("is zero", hint='Write a size above zero, like "2 TiB", or "auto".')
     return size_bytes
+
+
+def size_or_unlimited(value: object) -> int | None:
+    """A size above zero, or "unlimited"."""
+    if value == UNLIMITED:
+        return None
+    size_bytes = parse_size(_quantity(value, 'Write a size, like "2 TB", or "unlimited".'))
+    if not size_bytes:
+        raise InvalidRequest("is zero", hint='Write a size above zero, like "2 TB", or "unlimited".')
+    return size_bytes
+
+
+def policy_name(value: object) -> PolicyName:
+    """A value policy."""
+    near = difflib.get_close_matches(str(value), list(PolicyName), n=1)
+    listed = ", ".join(f'"{name}"' for name in PolicyName)
+    if not isinstance(value, str) or value not in list(PolicyName):
+        meant = f'Did you mean "{near[0]}"? ' if near else ""
+        raise InvalidRequest(f"{value!r} is no policy", hint=f"{meant}There are {listed}.")
+    return PolicyName(value)
+
+
+def factor(value: object) -> float:
+    """A factor of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 1000:
+        raise InvalidRequest(f"{value!r} is not a factor", hint="Write a number from 1 to 1000, like 1.25.")
+    return float(value)
+
+
+def money_or_none(value: object) -> float | None:
+    """An amount of money above zero, or "off"."""
+    if value == OFF:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < float(str(value)) < 1e9:
+        raise InvalidRequest(f"{value!r} is not an amount above zero", hint='Write a number, like 30.0, or "off".')
+    return float(str(value))
 
 
 def rate_or_unlimited(value: object) -> int | None:

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 
@@ -28,6 +29,7 @@ from tierd.model.plan import Action, Step
 from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
 from tierd.model.transfer import Progress, TransferId, TransferKind
+from tierd.model.value import Cost
 from tierd.move.mover import Mover
 from tierd.observe.choose import choose
 from tierd.serve import ApiServer, create_app
@@ -40,6 +42,7 @@ _WORKER_STOP_S = 7.0
 _DAY_S = 86_400.0
 _HISTORY = timedelta(days=400)
 """Events older than this are forgotten: a year can be compared with the one before."""
+_KINDS = {Action.REMOVE: TransferKind.REMOVE, Action.WARM: TransferKind.RECALL}
 _CLOCK_JUMP = timedelta(seconds=5)
 
 
@@ -167,7 +170,11 @@ class Daemon:
             return
         self._decide_at = time.monotonic() + self.config.decide_interval_s
         now = self.clock()
-        view = self.catalog.view(self.config.tiers, self.config.datasets, self.tiers.usage(), now=now)
+        view = replace(
+            self.catalog.view(self.config.tiers, self.config.datasets, self.tiers.usage(), now=now),
+            costs=self.costs(),
+            judgement=self.config.value,
+        )
         for step in plan(view, now).steps:
             try:
                 self._order(step, now)
@@ -188,7 +195,7 @@ class Daemon:
         # A remove has one tier: the plan names it as source and as destination.
         transfer, is_new = self.catalog.enqueue(
             snapshot_id=step.snapshot_id,
-            kind=TransferKind.REMOVE if step.action is Action.REMOVE else TransferKind.MIGRATE,
+            kind=_KINDS.get(step.action, TransferKind.MIGRATE),
             source=step.source,
             destination=step.destination,
             release=step.action is Action.RELEASE,
@@ -247,6 +254,10 @@ class Daemon:
     def wake(self) -> None:
         self._decide_at = 0.0
         self._wake.set()
+
+    def costs(self) -> Mapping[TierName, Cost]:
+        flash = min(self.config.tiers, key=lambda tier: tier.rank)
+        return self.mover.rates.costs(flash.name, [tier.name for tier in self.config.tiers if tier is not flash])
 
     def estimate(self, source: TierName, destination: TierName, size_bytes: int, files: int) -> float | None:
         return self.mover.rates.estimate(source, destination, size_bytes, files)

@@ -37,6 +37,21 @@ def restore(tier: Tier, copy: Placement) -> Restore | None:
     )
 
 
+def recall_money(tier: Tier, size_bytes: int, files: int) -> float | None:
+    """What a store charges for reading a copy once; None where it has no prices, 0 where it charges nothing."""
+    s3 = tier.s3
+    if s3 is None:
+        return 0.0
+    prices = s3.prices
+    if prices.get is None or prices.egress is None:
+        return None
+    # Files share packs; how many are larger than may share one is not known here: at least by their bytes.
+    objects = min(files, math.ceil(size_bytes / s3.pack_bytes)) or 1
+    requests = max(objects, math.ceil(size_bytes / s3.part_bytes))
+    retrieval = 0.0 if s3.is_archive else prices.retrieval or 0.0  # of an archive the restore charges it
+    return size_bytes / _GIB * (prices.egress + retrieval) + requests * prices.get / 1000
+
+
 def restore_in_words(asked: Restore) -> str:
     """`its copy on cloud is archived as GLACIER: restoring it (Standard) takes about 5h and costs about 1.20 USD`."""
     what = f"its copy on {asked.tier} is archived as {asked.storage_class}"

@@ -22,6 +22,7 @@ from tierd.decide.eligibility import (
 from tierd.decide.planner import Planner
 from tierd.decide.scene import Case, Scene
 from tierd.decide.wording import at
+from tierd.decide.worth import worth
 from tierd.errors import NotFound
 from tierd.model.dataset import SnapshotRef
 from tierd.model.placement import Residency
@@ -59,6 +60,7 @@ def explain(view: View, ref: SnapshotRef, now: datetime) -> Explanation:
         findings=tuple(_findings(case, planner, step)),
         next_step=step,
         next_event=_after(case, step) if step is not None else _next_event(case),
+        worth=worth(case),
     )
 
 

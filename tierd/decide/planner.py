@@ -23,6 +23,7 @@ from tierd.decide.eligibility import (
     UNUSED_FOR_RELEASE,
     first_unmet,
 )
+from tierd.decide.promotion import Promotion
 from tierd.decide.room import Amount, Room
 from tierd.decide.scene import Case, Scene
 from tierd.decide.victims import Release, Victims
@@ -78,6 +79,7 @@ class Planner:
         freeing = self._freeing + rooms.total(r.frees for r in self._releases)
         rest = self._make_room(rest, waiting, freeing)
         rest = self._migrate(rest)
+        rest = self._promote(rest)
         self._chain(rest)
         self._remove()
         return self._finished()
@@ -251,6 +253,25 @@ class Planner:
             self._notes.append(f"{counted(short, 'cold snapshot')} cannot be copied: no cold tier can take them")
 
         return rest
+
+    def _promote(self, on_flash: list[Case]) -> list[Case]:
+        """Bring up what is worth more than what is there; return what stays of that."""
+        if not self.scene.view.judgement.promote:
+            return on_flash
+        flash = self.scene.flash
+        freed = self._freeing + rooms.total(r.frees for r in self._releases)
+        coming = rooms.total(rooms.coming(case) for case, _ in self._promised)
+        drawn = Promotion(self.scene, self.room, rooms.below_low(self.scene, flash) + freed - coming, on_flash)
+        below = [self.scene.case(s) for s in self.scene.view.snapshots if s.live is None]
+        for case, step in drawn.steps([case for case in below if case.flash is None and case.cold is not None]):
+            self._steps.append((case, step))
+            del self._kept[step.ref]
+        for planned in drawn.releases:
+            self._add(planned)
+            del self._kept[planned.step.ref]
+        moved = {step.snapshot_id for _, step in self._steps}
+        self._below = [case for case in self._below if case.s.snapshot.id not in moved]
+        return [case for case in on_flash if case.s.snapshot.id not in moved]
 
     def _chain(self, on_flash: Iterable[Case]) -> None:
         """Copy and release on the tiers below flash; what stays there is told when it will not."""

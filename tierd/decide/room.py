@@ -152,6 +152,13 @@ def excess(scene: Scene, on: Tier | None = None) -> Amount:
     return Amount(over(usage.used_bytes, usage.capacity_bytes) if usage.capacity_bytes else 0, inodes)
 
 
+def below_low(scene: Scene, tier: Tier) -> Amount:
+    """What could be written to a tier before it reaches its low watermark; negative above it."""
+    usage = scene.usage(tier.name)
+    inodes = int(tier.low * usage.capacity_inodes) - usage.used_inodes if usage.capacity_inodes else _UNLIMITED
+    return Amount(min(usage.free_bytes, int(tier.low * usage.capacity_bytes) - usage.used_bytes), inodes)
+
+
 def fullness(scene: Scene, name: TierName) -> str:
     """`flash is 93.0% full`, or `96.0% of the inodes of flash are used` when those are scarcer."""
     usage = scene.usage(name)

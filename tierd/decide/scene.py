@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from tierd.decide.value import Valuer
+from tierd.model.dataset import SnapshotId
 from tierd.model.hold import Hold
 from tierd.model.placement import Placement, PlacementState
 from tierd.model.plan import SnapshotView, View
@@ -31,6 +33,8 @@ class Scene:
         self.between = self.cold[:-1]
         self._tiers = {t.name: t for t in view.tiers}
         self._ranks = {t.name: t.rank for t in self.cold}
+        self.valuer = Valuer(self.cold, view.costs, view.judgement)
+        self._values: dict[SnapshotId, float] = {}
 
     def tier(self, name: TierName) -> Tier | None:
         return self._tiers.get(name)
@@ -62,6 +66,14 @@ class Scene:
         if len(cold) > 1:
             cold.sort(key=lambda p: self._preference(p, s))
         return Case(scene=self, s=s, flash=flash, cold=cold[0] if cold else None)
+
+    def value(self, case: Case) -> float:
+        """What it is worth on flash; asked for many times, worked out once."""
+        snapshot_id = case.s.snapshot.id
+        found = self._values.get(snapshot_id)
+        if found is None:
+            found = self._values[snapshot_id] = self.valuer.value(case.s, case.cold, self.now)
+        return found
 
     def _preference(self, p: Placement, s: SnapshotView) -> tuple[bool, bool, int]:
         """Which cold copy is read after a release: one that is online, at home first, then the fastest."""
@@ -150,10 +162,16 @@ class Case:
         return tuple(h for h in self.s.holds if h.is_active(self.now))
 
     @property
-    def coldness(self) -> tuple[datetime, int, str, str]:
-        """Sort key, coldest first: the longest unused; of equals the largest, so that fewer have to go."""
+    def value(self) -> float:
+        """What it is worth on flash, in the unit of the policy."""
+        return self.scene.value(self)
+
+    @property
+    def coldness(self) -> tuple[float, datetime, int, str, str]:
+        """Sort key, coldest first: the least valuable, then the longest unused; of equals the largest, so that fewer
+        have to go."""
         snapshot = self.s.snapshot
-        return (snapshot.accessed_at, -snapshot.size_bytes, snapshot.ref.dataset, snapshot.ref.name)
+        return (self.value, snapshot.accessed_at, -snapshot.size_bytes, snapshot.ref.dataset, snapshot.ref.name)
 
 
 def is_leaving(t: Transfer) -> bool:

@@ -30,6 +30,8 @@ class SnapshotView:
     """The transfer that owns the snapshot now."""
     last_failure: Transfer | None = None
     """The newest transfer, if it failed; the planner backs off from it."""
+    released_at: datetime | None = None
+    """When it last left flash, if that is not long ago."""
 
     @property
     def ref(self) -> SnapshotRef:
@@ -51,6 +53,7 @@ class View:
         snapshots: those that are there.
         costs: of bringing snapshots to flash, by cold tier.
         judgement: how snapshots are weighed.
+        promoted_bytes: what automatic promotion wrote to flash in the last 24 hours.
         orphans: those whose owner deleted them and of which a tier still has a copy. A name may be among both: the
             present snapshot is another one.
     """
@@ -61,6 +64,7 @@ class View:
     orphans: tuple[SnapshotView, ...] = ()
     costs: Mapping[TierName, Cost] = field(default_factory=dict)
     judgement: Judgement = field(default_factory=Judgement)
+    promoted_bytes: int = 0
 
     @property
     def flash(self) -> frozenset[TierName]:
@@ -92,6 +96,8 @@ class Action(StrEnum):
     """Make a verified cold copy; the snapshot becomes premigrated."""
     RELEASE = "release"
     """Remove the copy on the source (with a copy first where no verified colder one exists)."""
+    WARM = "warm"
+    """Bring it to flash, without being asked for."""
     REMOVE = "remove"
     """Delete one copy of a snapshot that its owner deleted; source and destination are its tier."""
 
@@ -135,6 +141,32 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Term:
+    """One part of a value. `amount`: in the unit that its name says; `detail`: where it comes from."""
+
+    name: str
+    amount: float
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worth:
+    """What a snapshot is worth on flash.
+
+    Attributes:
+        value: in the unit of the policy; only the order of values means something.
+        rank: its place in the order of release among the `of` snapshots on flash, 1 would leave first, holds and
+            other guards aside; None where it is not there.
+    """
+
+    policy: str
+    value: float
+    terms: tuple[Term, ...]
+    rank: int | None
+    of: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explanation:
     """Why a snapshot is where it is, what holds it, and what would move it."""
 
@@ -144,6 +176,8 @@ class Explanation:
     findings: tuple[Finding, ...]
     next_step: Step | None = None
     next_event: str = ""
+    worth: Worth | None = None
+    """None for what is only remembered."""
 
 
 @dataclass(frozen=True, kw_only=True)

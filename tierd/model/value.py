@@ -47,6 +47,7 @@ class Judgement:
 
     Attributes:
         policy: the score function.
+        promote: whether snapshots that are read on a cold tier come to flash by themselves.
         challenger: what is promoted without being asked for must be worth so many times its victims.
         cool_down: after a release, a snapshot is not promoted automatically for this long (leases always are).
         daily_writes: bytes that automatic promotion may write to flash in 24 hours; None: no limit.
@@ -55,6 +56,7 @@ class Judgement:
     """
 
     policy: PolicyName = PolicyName.EWR
+    promote: bool = False
     challenger: float = 1.25
     cool_down: timedelta = timedelta(hours=24)
     daily_writes: int | None = None

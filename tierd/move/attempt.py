@@ -65,7 +65,7 @@ class Attempt:
         self.step = "starting"
         self.copied_bytes = 0
         self.copied_files = 0
-        self.copy_seconds = 0.0
+        self._began_at = 0.0
         self.asked: Asked = {}
         self._catalog = catalog
         self._clock = clock
@@ -78,7 +78,19 @@ class Attempt:
         self._saved_at = 0.0
 
     def start(self) -> None:
+        self._began_at = time.monotonic()
         self._thread.start()
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._began_at
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this attempt copied everything: not one that went on from another, and not one without a copy."""
+        transfer = self.job.transfer
+        return transfer.attempt == 1 and not transfer.bytes_done and self.copied_bytes >= transfer.bytes_total > 0
 
     def join(self, timeout_s: float) -> None:
         self._thread.join(timeout_s)
@@ -191,8 +203,6 @@ class Attempt:
         while at - self._samples[0][0] > _RATE_WINDOW_S:
             self._samples.pop(0)
         if report.step.startswith("copy"):
-            if len(self._samples) > 1:
-                self.copy_seconds += at - self._samples[-2][0]
             self.copied_bytes, self.copied_files = report.bytes_done, report.files_done
             if at - self._saved_at > _SAVE_INTERVAL_S:
                 self._saved_at = at

@@ -77,8 +77,7 @@ class Mover:
         self._quiet: list[tuple[datetime, SnapshotId]] = []
         self._is_stopping = False
         self._asked: dict[TierName, dict[str, Counts]] = {}
-        self.rates = Rates()
-        self.rates.remember(catalog.transfers(limit=100))
+        self.rates = Rates(catalog)
 
     # -- control loop --------------------------------------------------------------------------------
 
@@ -197,7 +196,9 @@ class Mover:
                 self._file_error(transfer.id, outcome.state, outcome.error)
             else:  # at its end, or waiting for a restore
                 self._crashed.pop(transfer.id, None)
-                self.rates.learn(transfer, attempt.copied_bytes, attempt.copy_seconds)
+                if attempt.is_whole and outcome.state is TransferState.DONE:
+                    pair = transfer.source, transfer.destination
+                    self.rates.learn(pair, transfer.bytes_total, transfer.files_total, attempt.seconds)
         except TierdError as error:
             log.error("transfer %s: its end could not be recorded: %s", transfer.id, error)
         finally:

@@ -13,7 +13,7 @@ from tierd.model.dataset import Dataset, SnapshotRef
 from tierd.model.event import Event
 from tierd.model.hold import Hold
 from tierd.model.placement import Placement, Residency
-from tierd.model.plan import Explanation, Plan, SnapshotView, Step, View
+from tierd.model.plan import Explanation, Plan, SnapshotView, Step, View, Worth
 from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import Transfer, TransferKind, TransferState
 from tierd.serve import schemas as out
@@ -188,8 +188,14 @@ class Look:
             findings=[out.FindingOut(rule=f.rule, holds=f.holds, detail=f.detail, until=f.until) for f in e.findings],
             next_step=None if e.next_step is None else _step(e.next_step),
             next_event=e.next_event,
+            worth=None if e.worth is None else _worth(e.worth),
             events=[self.event(event) for event in events],
         )
+
+
+def _worth(worth: Worth) -> out.WorthOut:
+    terms = [out.TermOut(name=term.name, amount=term.amount, detail=term.detail) for term in worth.terms]
+    return out.WorthOut(policy=worth.policy, value=worth.value, terms=terms, rank=worth.rank, of=worth.of)
 
 
 def _tier(t: Tier, usage: TierUsage, reserved: int) -> out.TierOut:

@@ -14,6 +14,7 @@ from tierd.model.observation import AccessBatch, TrackerStatus
 from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
 from tierd.model.transfer import Progress, TransferId
+from tierd.model.value import Cost
 
 __all__ = ["Clock", "Ports", "Progress", "TrackerStatus"]
 
@@ -50,6 +51,9 @@ class Ports(Protocol):
 
     def wake(self) -> None:
         """Let the control loop run now. Only asks, never waits; many calls are as good as one."""
+
+    def costs(self) -> Mapping[TierName, Cost]:
+        """What bringing snapshots to flash takes, by cold tier, from what was measured."""
 
     def estimate(self, source: TierName, destination: TierName, size_bytes: int, files: int) -> float | None:
         """Seconds to copy and verify this much between two tiers, from what was measured; None if nothing was."""

@@ -434,6 +434,20 @@ class FindingOut(Shape):
     until: datetime | None
 
 
+class TermOut(Shape):
+    name: str
+    amount: float
+    detail: str
+
+
+class WorthOut(Shape):
+    policy: str
+    value: float
+    terms: list[TermOut]
+    rank: int | None
+    of: int
+
+
 class ExplanationOut(Shape):
     ref: str
     residency: Residency
@@ -441,6 +455,7 @@ class ExplanationOut(Shape):
     findings: list[FindingOut]
     next_step: StepOut | None
     next_event: str
+    worth: WorthOut | None
     events: list[EventOut]
 
 

@@ -92,7 +92,8 @@ class Views:
             return self._last
 
     def _with_usage(self, read: _Read) -> View:
-        return replace(read.view, usage=dict(self._ports.usage()))
+        costs, judgement = self._ports.costs(), self._config.value
+        return replace(read.view, usage=dict(self._ports.usage()), costs=costs, judgement=judgement)
 
 
 def _is_younger(at: datetime, bound: timedelta, now: datetime) -> bool:

@@ -17,6 +17,7 @@ from tierd.model.dataset import Dataset
 from tierd.model.policy import Policy
 from tierd.model.s3 import Prices, S3Settings
 from tierd.model.tier import Tier
+from tierd.model.value import Judgement
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 RAW: dict[str, Any] = tomllib.loads(EXAMPLE.read_text())
@@ -32,6 +33,7 @@ SECTIONS: list[tuple[str, type, Sequence[Key], dict[str, Any]]] = [
     ("api", ApiConfig, keys.API, RAW["api"]),
     ("mover", MoverConfig, keys.MOVER, RAW["mover"]),
     ("observe", ObserveConfig, keys.OBSERVE, RAW["observe"]),
+    ("value", Judgement, keys.VALUE, RAW["value"]),
     ("log", LogConfig, keys.LOG, RAW["log"]),
     ("", Config, keys.TOP, RAW),
 ]
@@ -44,7 +46,10 @@ NOT_WRITTEN = {
     ("datasets", "policy"): "a table of its own",
     ("api", "tokens"): "a table of its own",
     ("", "source"): "is the file",
-    **{("", section): "a table of its own" for section in ("tiers", "datasets", "api", "mover", "observe", "log")},
+    **{
+        ("", section): "a table of its own"
+        for section in ("tiers", "datasets", "api", "mover", "observe", "value", "log")
+    },
 }
 FOLLOWS = {("s3", "state"): "from the database's path and the tier's name"}
 BY_NAME = [pytest.param(*section, id=section[0] or "top") for section in SECTIONS]

@@ -119,6 +119,12 @@ class Refused(TierdError):
     code, http_status, exit_code = "refused", 507, 6
 
 
+class TooLate(Refused):
+    """It cannot be there by then."""
+
+    code, http_status = "too_late", 409
+
+
 class Unauthorized(TierdError):
     """A valid token is needed."""
 

@@ -40,6 +40,7 @@ class Wish:
     destination: TierName
     release: bool
     priority: int
+    due_at: datetime | None = None
 
 
 def live_transfer(conn: Connection, snapshot_id: SnapshotId) -> Transfer | None:
@@ -132,8 +133,13 @@ def join(conn: Connection, live: Transfer, wish: Wish, now: datetime) -> Transfe
             f"{about.ref} is owned by transfer {live.id} ({live.kind} to {live.destination}, {doing})",
             hint=f"Wait until it ends, or cancel it with `tierd cancel {live.id}`.",
         )
-    stronger = {"release": live.release or wish.release, "priority": max(live.priority, wish.priority)}
-    if stronger == {"release": live.release, "priority": live.priority}:
+    dues = [at for at in (live.due_at, wish.due_at) if at is not None]
+    stronger = {
+        "release": live.release or wish.release,
+        "priority": max(live.priority, wish.priority),
+        "due_at": min(dues, default=None),
+    }
+    if stronger == {"release": live.release, "priority": live.priority, "due_at": live.due_at}:
         return live
     return set_wishes(conn, live, "transfer.raised", now, **stronger)
 
@@ -143,5 +149,6 @@ def set_wishes(conn: Connection, t: Transfer, kind: str, now: datetime, **values
     if all(getattr(t, name) == value for name, value in values.items()):
         return t
     conn.execute(update(transfer).where(transfer.c.id == t.id).values(**values))
-    note(conn, t, kind, now, **values)
+    told = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
+    note(conn, t, kind, now, **told)
     return transfer_by_id(conn, t.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from tierd.catalog.schema import counter, rate
@@ -13,6 +13,7 @@ from tierd.catalog.session import Session
 from tierd.model.tier import TierName
 from tierd.model.value import Cost
 
+FLOOR = "floor"
 Pair = tuple[TierName, TierName]
 
 
@@ -52,6 +53,13 @@ class Measured(Session):
         """All counters since the catalog was made, by name; one that never counted is missing."""
         with self._reading() as conn:
             return {r.name: r.value for r in conn.execute(select(counter))}
+
+    def raise_floor(self, value: float) -> None:
+        """What left flash was worth so much: what is used from now on counts from there. See `Score.is_ageing`."""
+        with self._writing() as conn:
+            raised = insert(counter).values(name=FLOOR, value=value)
+            higher = func.max(counter.c.value, raised.excluded.value)
+            conn.execute(raised.on_conflict_do_update(index_elements=["name"], set_={"value": higher}))
 
     def count(self, name: str, by: float = 1.0) -> None:
         with self._writing() as conn:

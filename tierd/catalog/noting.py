@@ -14,9 +14,11 @@ from typing import Any
 from sqlalchemy import Connection, Insert, Integer, Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from tierd.catalog.schema import EPOCH, Time, access_day, access_hour, episode
+from tierd.catalog.measured import FLOOR, count
+from tierd.catalog.schema import EPOCH, Time, access_day, access_hour, counter, episode, placement, tier
 from tierd.model.dataset import WEIGHT_DECAY, Snapshot, SnapshotId, decayed
 from tierd.model.observation import AccessBatch, Reader, ReaderTally
+from tierd.model.placement import PlacementState
 
 EPISODE_GAP = timedelta(hours=6)
 """Accesses closer together than this are one use."""
@@ -27,7 +29,9 @@ _MOST_EPISODES = 500
 """Of known readers, per snapshot and day; what is beyond counts as one reader of whom nothing is known."""
 _MOST_COUNTED = 10**12
 """Counts end here: sums over millions of rows stay within 64 bits, whatever was reported."""
-CHANGED = ("changed_at", "accessed_at", "access_source", "read_at", "written_at", "episodes", "weight", "weight_at")
+CHANGED = (
+    "changed_at", "accessed_at", "access_source", "read_at", "written_at", "episodes", "weight", "weight_at", "floor",
+)  # fmt: skip
 """Columns of a snapshot that an access may change."""
 _LENGTHS: tuple[tuple[Table, str, timedelta], ...] = ((access_hour, "hour", HOUR), (access_day, "day", DAY))
 
@@ -45,7 +49,27 @@ def note(conn: Connection, known: Snapshot, seen: AccessBatch, now: datetime) ->
         conn.execute(_COUNT[name], values | {"episodes": int(begins)})
     for tally in _tallies(seen, at):
         _note_episode(conn, seen, tally, now)
-    return _changes(known, seen, at, now, begins_use=begins)
+    if begins:
+        _note_cold(conn, known)
+    return _changes(known, seen, at, now, begins_use=begins, floor=floor_of(conn) if begins else known.floor)
+
+
+def floor_of(conn: Connection) -> float:
+    """What ageing policies have reached; see `Score.is_ageing`."""
+    return conn.scalar(select(counter.c.value).where(counter.c.name == FLOOR)) or 0.0
+
+
+def _note_cold(conn: Connection, known: Snapshot) -> None:
+    """A use began; does it read from flash?"""
+    on_flash = select(placement.c.snapshot_id).where(
+        placement.c.snapshot_id == known.id,
+        placement.c.state == PlacementState.VERIFIED,
+        placement.c.tier.in_(select(tier.c.name).where(tier.c.rank == 0)),
+    )
+    has_any = select(placement.c.snapshot_id).where(placement.c.snapshot_id == known.id)
+    if conn.scalar(on_flash) is None and conn.scalar(has_any) is not None:
+        count(conn, "cold_uses")
+        count(conn, "cold_use_bytes", known.size_bytes)
 
 
 def forget_future(conn: Connection, now: datetime) -> int:
@@ -56,7 +80,9 @@ def forget_future(conn: Connection, now: datetime) -> int:
     )
 
 
-def _changes(known: Snapshot, seen: AccessBatch, at: datetime, now: datetime, *, begins_use: bool) -> dict[str, Any]:
+def _changes(
+    known: Snapshot, seen: AccessBatch, at: datetime, now: datetime, *, begins_use: bool, floor: float
+) -> dict[str, Any]:
     changes: dict[str, Any] = {
         "read_at": _newer(known.read_at, seen.read_at, now),
         "written_at": _newer(known.written_at, seen.written_at, now),
@@ -66,7 +92,7 @@ def _changes(known: Snapshot, seen: AccessBatch, at: datetime, now: datetime, *,
         # A use that is told late has faded by now like all others of its time.
         as_of = at if known.weight_at is None else max(at, known.weight_at)
         weight = decayed(known.weight, known.weight_at, as_of) + math.exp(-((as_of - at) / WEIGHT_DECAY))
-        changes |= {"episodes": known.episodes + 1, "weight": weight, "weight_at": as_of}
+        changes |= {"episodes": known.episodes + 1, "weight": weight, "weight_at": as_of, "floor": floor}
     if at >= known.accessed_at:
         changes |= {"accessed_at": at, "access_source": seen.source}
     return changes

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import and_, insert, or_, select, update
 
 from tierd.catalog import effects as effect_rules
-from tierd.catalog import rows, settings
+from tierd.catalog import regrets, rows, settings
 from tierd.catalog.advance import (
     IS_LIVE,
     Change,
@@ -24,7 +24,7 @@ from tierd.catalog.advance import (
 )
 from tierd.catalog.lookup import snapshot_by_id, tier_must_exist, transfer_by_id
 from tierd.catalog.refusals import refuse_if_held, refuse_removal, refuse_unless_gone
-from tierd.catalog.schema import transfer
+from tierd.catalog.schema import tier, transfer
 from tierd.catalog.session import Session
 from tierd.errors import Conflict, IllegalTransition, InvalidRequest
 from tierd.model.dataset import SnapshotId
@@ -51,9 +51,11 @@ class Transfers(Session):
         files_total: int,
         first: tuple[str, ...] = (),
         restore_cost: float | None = None,
+        due_at: datetime | None = None,
         now: datetime,
     ) -> tuple[Transfer, bool]:
-        """Queue a transfer, or join the live one of the same kind (its release and priority become the stronger).
+        """Queue a transfer, or join the live one of the same kind (its release and priority become the stronger, its
+        deadline the earlier).
 
         Returns:
             The transfer, and True if it is new.
@@ -71,7 +73,14 @@ class Transfers(Session):
             about = snapshot_by_id(conn, snapshot_id)
             live = live_transfer(conn, snapshot_id)
             if live is not None:
-                wish = Wish(kind=kind, source=source, destination=destination, release=release, priority=priority)
+                wish = Wish(
+                    kind=kind,
+                    source=source,
+                    destination=destination,
+                    release=release,
+                    priority=priority,
+                    due_at=due_at,
+                )
                 return join(conn, live, wish, now), False
             if is_remove:
                 refuse_unless_gone(conn, snapshot_id)
@@ -102,6 +111,7 @@ class Transfers(Session):
                 cancel_requested=False,
                 created_at=now,
                 advanced_at=now,
+                due_at=due_at,
             )
             new = transfer_by_id(conn, TransferId(conn.execute(row).lastrowid))
             note(conn, new, "transfer.queued", now, reason, requested_by=requested_by, release=release)
@@ -136,7 +146,8 @@ class Transfers(Session):
             return [rows.transfer(r) for r in conn.execute(query)]
 
     def claimable(self, now: datetime, limit: int) -> list[Transfer]:
-        """Live transfers that may be worked on now: recalls first, then by priority, then the oldest.
+        """Live transfers that may be worked on now: recalls first, of them the earliest deadline, then by priority,
+        then the oldest.
 
         States other than queued are included: after a crash they are resumed. The caller leaves out those it is
         carrying out already, and asks for as many more. One that shall be cancelled is included even while paused
@@ -146,7 +157,13 @@ class Transfers(Session):
         ready = and_(transfer.c.is_paused.is_(False), is_due)
         query = (
             select(transfer)
-            .order_by(transfer.c.kind != TransferKind.RECALL, transfer.c.priority.desc(), transfer.c.id)
+            .order_by(
+                transfer.c.kind != TransferKind.RECALL,
+                transfer.c.due_at.is_(None),
+                transfer.c.due_at,
+                transfer.c.priority.desc(),
+                transfer.c.id,
+            )
             .limit(limit)
         )
         with self._reading() as conn:
@@ -180,6 +197,9 @@ class Transfers(Session):
                 refuse_if_held(conn, moved.snapshot_id, now)
             refuse_removal(conn, moved, new, now)
             effect_rules.apply(conn, moved.snapshot_id, effects, now=now)
+            if new is TransferState.DONE:
+                leaves_flash = conn.scalar(select(tier.c.rank).where(tier.c.name == moved.source)) == 0
+                regrets.note_done(conn, moved, leaves_flash=leaves_flash, now=now)
             return moved
 
     def wait_for_restore(

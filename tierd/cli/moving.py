@@ -112,7 +112,7 @@ def _what(t: Transfer) -> str:
 
 
 def _state(t: Transfer) -> str:
-    return "paused" if t.is_paused and not t.is_finished else t.state
+    return "paused" if t.is_paused and not t.is_finished else "late" if t.is_late and not t.is_finished else t.state
 
 
 def _pace(t: Transfer) -> str:
@@ -132,6 +132,7 @@ def _one(ask: Ask, t: Transfer) -> None:
         ("state", terminal.state(_state(t))),
         ("progress", progress.describe(progress_of(t))),
         ("expected", "" if t.expected_at is None else f"{local(t.expected_at)}, in {until(t.expected_at)}"),
+        ("due", "" if t.due_at is None else f"{local(t.due_at)}{', will be late' if t.is_late else ''}"),
         ("restore", "" if t.restore_cost is None else f"was estimated to cost {t.restore_cost:.2f}"),
         ("reason", t.reason),
         ("asked by", t.requested_by),

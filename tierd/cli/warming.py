@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from tierd.cli import progress
 from tierd.cli.holding import calling_process, describe
 from tierd.cli.leaving import BY_SIGNAL, ends_on_sigterm
 from tierd.cli.options import DURATION, Ask, ref_argument, remote
-from tierd.cli.terminal import escape, say
+from tierd.cli.terminal import escape, local, say
 from tierd.model.tier import TierKind
 from tierd.model.units import format_duration
 
@@ -42,6 +42,8 @@ class _Wish:
     note: str | None
     restore: bool
     first: tuple[str, ...]
+    by: str | None
+    urgency: int
     is_quiet: bool
 
 
@@ -68,6 +70,12 @@ class _Wish:
     multiple=True,
     help="From a bucket: bring files like this before the others (may be repeated).",
 )
+@click.option(
+    "--by", metavar="TIME", help='When it must be there, or not at all: "2h" from now, "09:00", "2026-03-01 12:00".'
+)
+@click.option(
+    "--urgency", type=click.IntRange(-5, 5), default=0, help="Among wishes without a time, the larger comes first."
+)
 @click.option("--quiet", "-q", "is_quiet", is_flag=True, help="Nothing on standard error but failures.")
 @remote
 def warm(ask: Ask, /, command: tuple[str, ...], run: bool, **wish: Any) -> None:
@@ -80,9 +88,13 @@ def warm(ask: Ask, /, command: tuple[str, ...], run: bool, **wish: Any) -> None:
     python train.py --data "$(tierd warm imagenet/v3 --wait --lease 8h)"
     tierd warm imagenet/v3 --lease 8h --exec -- python train.py --data {}
     path=$(tierd warm imagenet/v3 --wait --timeout 20m --fallback)
+    tierd warm imagenet/v3 --by 09:00 --lease 12h
 
     A copy in an archive class is not restored without being asked for: the refusal says how many hours that takes and
     what it costs, and --restore begins it.
+
+    With --by it is promised, or refused at once with the reason and the earliest time it could be there: from the
+    rates that transfers achieved, and what was promised to others before.
 
     With --exec the path replaces {} in the arguments and is in TIERD_PATH; the lease is renewed for as long as the
     command runs and ends with it.
@@ -116,6 +128,8 @@ def _warmed(ask: Ask, wish: _Wish) -> Warm:
         note=wish.note,
         restore=wish.restore,
         first=wish.first,
+        by=wish.by,
+        urgency=wish.urgency,
     )
     if wish.wait and not handle.is_ready and not handle.is_fallback:
         try:
@@ -147,10 +161,13 @@ def _tell_state(ask: Ask, handle: Warm, wish: _Wish) -> None:
         say(f"{handle.ref} is not on flash, this is the cold copy: {handle.reason}")
     elif not handle.is_ready and not wish.is_quiet and handle.answer is not None:
         eta_s, transfer = handle.answer.eta_s, handle.transfer
+        if handle.answer.ready_at is not None:  # the queue counts too
+            eta_s = (handle.answer.ready_at - datetime.now(UTC)).total_seconds()
         when = "" if eta_s is None else f", in about {format_duration(max(1, round(eta_s)))}"
         number = "" if transfer is None else f" by transfer {transfer.id}"
         meanwhile = "reads come from the cold copy" if _is_readable(ask, handle) else "it cannot be read"
-        say(f"{handle.ref} is on its way to flash{number}{when}; until then {meanwhile}")
+        promised = "" if transfer is None or transfer.due_at is None else f", promised by {local(transfer.due_at)}"
+        say(f"{handle.ref} is on its way to flash{number}{when}{promised}; until then {meanwhile}")
 
 
 def _tell_lease(handle: Warm, wish: _Wish) -> None:

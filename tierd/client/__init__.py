@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from tierd.client.caller import holder_of_this_process
 from tierd.client.connection import DEFAULT_URL, TOKEN_VARIABLE, URL_VARIABLE
@@ -40,6 +41,7 @@ from tierd.client.shapes import (
 from tierd.client.waiting import OnProgress, Progress
 from tierd.client.warm import Warm, WarmWish, ask, find_cold
 from tierd.errors import DaemonUnreachable, NotFound, TierdError
+from tierd.model.units import parse_moment
 
 __all__ = [
     "DEFAULT_URL",
@@ -84,6 +86,8 @@ class Tierd(Rest):
         request_key: str | None = None,
         restore: bool = False,
         first: Sequence[str] = (),
+        by: datetime | str | None = None,
+        urgency: int = 0,
     ) -> Warm:
         """Have a snapshot on flash and hold it there.
 
@@ -100,9 +104,13 @@ class Tierd(Rest):
             restore: have an archived copy restored first. Without it RestoreNeeded says how many hours that takes and
                 what it costs, and nothing is begun.
             first: patterns of files ("index/*") that are brought from a bucket before the others.
+            by: when it must be there: a time, or text ("2h" from now, "09:00", "2026-03-01 12:00"). It is promised, or
+                refused at once with the earliest time it could be.
+            urgency: -5 to 5; among wishes without a time, the larger comes first.
 
         Raises:
             Refused: flash cannot hold it, or no copy can be reached; the message says why.
+            TooLate: it cannot be there by then; nothing was begun.
             RestoreNeeded: its copy is archived, and `restore` is not set.
             TimeoutError: it takes longer than `timeout`; the copy goes on, the lease is given back.
             TierdError: the copy failed (the class of its error), or was cancelled (Interrupted).
@@ -115,6 +123,8 @@ class Tierd(Rest):
             note=note,
             restore=restore,
             first=tuple(first),
+            by=parse_moment(by, datetime.now(UTC)) if isinstance(by, str) else by,
+            urgency=urgency,
         )
         handle = self._ask(wish, fallback=fallback)
         if wait:

@@ -170,6 +170,8 @@ class Rest:
         note: str | None = None,
         restore: bool = False,
         first: Sequence[str] = (),
+        by: datetime | None = None,
+        urgency: int = 0,
     ) -> shapes.WarmAnswer:
         """Hold a snapshot and have it brought to flash; does not wait. `Tierd.warm` is what jobs want.
 
@@ -177,9 +179,11 @@ class Rest:
             request_key: a repetition with the same key renews the same lease, it makes no second one.
             restore: have an archived copy restored first, for the time and money that RestoreNeeded names.
             first: patterns of files that are brought from a bucket before the others.
+            by: when it must be there; urgency: -5 to 5, among wishes without a time the larger comes first.
 
         Raises:
             Refused: flash cannot hold it, or no copy can be reached.
+            TooLate: it cannot be there by then; nothing is begun.
             RestoreNeeded: its copy is archived, and `restore` is not set.
             NotFound: no such snapshot.
         """
@@ -188,6 +192,10 @@ class Rest:
             body["restore"] = True
         if first:
             body["first"] = list(first)
+        if by is not None:
+            body["by"] = by.isoformat()
+        if urgency:
+            body["urgency"] = urgency
         return shapes.decode(shapes.WarmAnswer, self.connection.ask("POST", _path(ref, "warm"), body=body))
 
     def receipt(self, ref: Ref) -> shapes.Receipt:

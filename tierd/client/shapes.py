@@ -75,6 +75,8 @@ class Transfer:
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    due_at: datetime | None = None
+    is_late: bool = False
 
     @property
     def is_finished(self) -> bool:
@@ -107,6 +109,7 @@ class WarmAnswer:
     lease: Lease
     transfer: Transfer | None
     receipt: Receipt | None
+    ready_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import time
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 
@@ -25,7 +25,7 @@ _MOST_ROUNDS = 20
 @dataclass(frozen=True, kw_only=True)
 class WarmWish:
     """What is asked for. `request_key` makes every repetition mean the same lease; `restore`: an archived copy may be
-    restored for it.
+    restored for it; `by`: when it must be there; `urgency`: among wishes without a time, larger first.
     """
 
     ref: SnapshotRef
@@ -35,6 +35,8 @@ class WarmWish:
     note: str | None = None
     restore: bool = False
     first: tuple[str, ...] = ()
+    by: datetime | None = None
+    urgency: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +233,8 @@ def ask(calls: Rest, wish: WarmWish) -> WarmAnswer:
         note=wish.note,
         restore=wish.restore,
         first=wish.first,
+        by=wish.by,
+        urgency=wish.urgency,
     )
 
 

@@ -23,6 +23,7 @@ from tierd.daemon.observer import Observer
 from tierd.daemon.sweeper import Sweeper
 from tierd.daemon.tiers import Tiers
 from tierd.decide import plan
+from tierd.decide.policies import SCORES
 from tierd.errors import ConfigError, Conflict, NotFound, TierdError
 from tierd.model.observation import AccessBatch, TrackerStatus
 from tierd.model.plan import Action, Step
@@ -206,6 +207,8 @@ class Daemon:
             files_total=snapshot.files,
             now=now,
         )
+        if is_new and step.action is Action.RELEASE and SCORES[self.config.value.policy].is_ageing:
+            self.catalog.raise_floor(step.value)
         if is_new:
             log.info("transfer %s: %s %s: %s", transfer.id, step.action, step.ref, step.reason)
 

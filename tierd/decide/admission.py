@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from tierd.decide import room as rooms
+from tierd.decide import timetable
 from tierd.decide.charges import restore, restore_in_words
 from tierd.decide.eligibility import GUARDS, first_unmet, transfer_in_words
-from tierd.decide.planner import PRIORITY_ROOM
+from tierd.decide.planner import PRIORITY_ROOM, PRIORITY_WISH
 from tierd.decide.room import Amount, Room
 from tierd.decide.scene import Case, Scene
 from tierd.decide.victims import Release, Victims
 from tierd.decide.wording import at, counted, listed
 from tierd.errors import NotFound
 from tierd.model.dataset import SnapshotRef
-from tierd.model.plan import Admission, Restore, View, WarmAnswer
+from tierd.model.plan import Admission, Restore, SnapshotView, Step, View, WarmAnswer
 from tierd.model.tier import TierName
 from tierd.model.transfer import TransferKind
 from tierd.model.units import format_size
+from tierd.model.value import ASSUMED
+
+_RELEASE_S = 2.0
+"""To release a snapshot that has a cold copy."""
+_LAST = 2**62
+"""Turn of what is asked for now: behind everything of its priority."""
+_MOST_TRIED = 100
 
 
-def admit(view: View, ref: SnapshotRef, now: datetime) -> Admission:
+def admit(view: View, ref: SnapshotRef, now: datetime, by: datetime | None = None, *, urgency: int = 0) -> Admission:
     """Answer a warm of one snapshot.
+
+    Args:
+        by: when it must be there. It is granted only if it will be, and no promise made before is broken for it.
+        urgency: among wishes without a time, the larger comes first.
 
     Raises:
         NotFound: there is no such snapshot.
     """
+    answer, s = _admit(view, ref, now), view.find(ref)
+    if s is None or answer.answer is not WarmAnswer.ACCEPTED or answer.source is None:
+        return answer
+    return _Promise(view, s, answer, now, urgency).by(by)
+
+
+def _admit(view: View, ref: SnapshotRef, now: datetime) -> Admission:
     s = view.find(ref)
     if s is None and view.find_orphan(ref) is not None:
         return Admission(answer=WarmAnswer.REFUSED, reason="its owner deleted it; only cold copies of it are left")
@@ -53,6 +73,93 @@ def admit(view: View, ref: SnapshotRef, now: datetime) -> Admission:
     if source is None:
         return _refused(case, _why_no_source(case))
     return _Room(case, source).answer()
+
+
+class _Promise:
+    """Foresees when an accepted warm will be there, and takes it back where that is too late."""
+
+    def __init__(self, view: View, s: SnapshotView, answer: Admission, now: datetime, urgency: int) -> None:
+        self._view, self._answer, self._now = view, answer, now
+        queue = timetable.recalls(view, now)
+        own = next((r for r in queue if r.snapshot_id == s.snapshot.id), None)
+        self._others = [r for r in queue if r is not own]
+        self._asked = own or self._queued(s, urgency)
+        self._late_anyway = {r.snapshot_id for r, _ in timetable.late(self._others, now)}
+
+    def _queued(self, s: SnapshotView, urgency: int) -> timetable.Recall:
+        """As it will be queued; what has to be copied down before it adds to its time."""
+        source, now, answer = self._answer.source or TierName(""), self._now, self._answer
+        waits = timedelta(0) if answer.restore is None else answer.restore.takes
+        room_s = sum(_RELEASE_S + self._down_s(step) for step in answer.releases)
+        snapshot = s.snapshot
+        seconds = self._view.costs.get(source, ASSUMED).seconds(snapshot.size_bytes, snapshot.files)
+        return timetable.Recall(
+            ref=s.ref,
+            snapshot_id=snapshot.id,
+            source=source,
+            seconds=room_s + seconds,
+            begins_at=now + waits,
+            is_running=False,
+            due_at=None,
+            turn=(-PRIORITY_WISH - urgency, _LAST),
+        )
+
+    def _down_s(self, step: Step) -> float:
+        if not step.copies_bytes:
+            return 0.0
+        s = next((s for s in self._view.snapshots if s.snapshot.id == step.snapshot_id), None)
+        files = 0 if s is None else s.snapshot.files
+        # Down it goes about as fast as up: what was measured is the way up.
+        return self._view.costs.get(step.destination, ASSUMED).seconds(step.copies_bytes, files)
+
+    def by(self, by: datetime | None) -> Admission:
+        """The answer, with the time; a refusal where that or a promise made before could not be kept."""
+        answer, now = self._answer, self._now
+        asked = replace(self._asked, due_at=_earlier(self._asked.due_at, by))
+        ready_at, broken = self._with(asked)
+        if by is None:
+            return replace(answer, ready_at=ready_at)
+        if ready_at <= by and not broken:
+            reason = f"{answer.reason}; there about {self._in_words(ready_at)}, promised by {at(by, now)}"
+            return replace(answer, ready_at=ready_at, reason=reason)
+        if ready_at > by:
+            ahead = [r for r in self._others if r.source == asked.source and r.order < asked.order]
+            waits = f", behind {counted(len(ahead), 'recall')} promised before" if ahead else ""
+            reason = f"it would be there about {self._in_words(ready_at)}{waits}, not by {at(by, now)}"
+        else:
+            promised = listed([f"{r.ref} by {at(r.due_at, now)}" for r in broken if r.due_at is not None])
+            reason = f"what was promised before could then not be kept: {promised}"
+        earliest = self._earliest()
+        if earliest is not None:
+            reason += f"; the earliest that can be promised is {at(earliest, now)}"
+        refused = replace(answer, answer=WarmAnswer.REFUSED, reason=reason, releases=())
+        return replace(refused, ready_at=earliest, is_too_late=True)
+
+    def _with(self, asked: timetable.Recall) -> tuple[datetime, list[timetable.Recall]]:
+        """When it will be there, and whose promise it breaks."""
+        everything = [*self._others, asked]
+        ready_at = timetable.arrivals(everything, self._now)[asked.snapshot_id]
+        known = self._late_anyway | {asked.snapshot_id}
+        return ready_at, [r for r, _ in timetable.late(everything, self._now) if r.snapshot_id not in known]
+
+    def _earliest(self) -> datetime | None:
+        """The earliest time that could be promised: it may come anywhere among the deadlines that there are."""
+        dues = sorted({self._now, *(r.due_at for r in self._others if r.due_at is not None)})
+        last = replace(self._asked, turn=(0, _LAST))
+        for due in dues[:_MOST_TRIED]:
+            ready_at, _ = self._with(replace(last, due_at=due))
+            promised, broken = self._with(replace(last, due_at=max(ready_at, due)))
+            if promised <= max(ready_at, due) and not broken:
+                return max(ready_at, due) if promised > ready_at else ready_at
+        return None
+
+    def _in_words(self, ready_at: datetime) -> str:
+        known = self._view.costs.get(self._answer.source or TierName(""), ASSUMED).samples
+        return at(ready_at, self._now) + ("" if known else " (assumed: nothing was measured yet)")
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min((at for at in (one, other) if at is not None), default=None)
 
 
 def _refused(case: Case, reason: str, source: TierName | None = None) -> Admission:

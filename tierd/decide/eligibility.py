@@ -165,6 +165,9 @@ def _release_age(case: Case) -> str:
     after, then = case.policy.release_after, case.releases_at
     if after is None or then is None:
         return f"{used(case)}; its policy releases it only under pressure"
+    announced = case.announced_until
+    if announced is not None and then == announced:
+        return f"{used(case)}; a use is announced that ends about {at(announced, case.now)}, it stays until then"
     when = "" if case.now >= then else f", on {at(then, case.now)}"
     return f"{used(case)}; released after {format_duration(then - case.accessed_at)} unused{when}"
 

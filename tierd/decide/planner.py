@@ -29,12 +29,14 @@ from tierd.decide.scene import Case, Scene
 from tierd.decide.victims import Release, Victims
 from tierd.decide.wording import counted, listed
 from tierd.model.dataset import SnapshotId, SnapshotRef
-from tierd.model.plan import Plan, Step, View
+from tierd.model.plan import Action, Plan, Step, View
 from tierd.model.transfer import Transfer
 from tierd.model.units import format_duration, format_percent, format_size
 
+PRIORITY_WISH = 10
+"""Somebody asked for it; more or less where they said how urgent it is."""
 PRIORITY_ROOM = 8
-"""Somebody waits for this room. Wishes of people have more still."""
+"""Somebody waits for this room."""
 PRIORITY_PRESSURE = 6
 PRIORITY_RELEASE = 4
 PRIORITY_MIGRATE = 2
@@ -311,10 +313,17 @@ class Planner:
         return age
 
     def _finished(self) -> Plan:
-        self._steps.sort(key=lambda pair: (-pair[1].priority, pair[1].copies_bytes > 0, pair[0].coldness))
+        self._steps.sort(key=lambda pair: _turn(*pair))
         return Plan(
             made_at=self.scene.now,
             steps=tuple(step for _, step in self._steps),
             kept=self._kept,
             notes=tuple(self._notes),
         )
+
+
+def _turn(case: Case, step: Step) -> tuple[object, ...]:
+    """Sort key: the least valuable leave first, the most valuable come first."""
+    value, *rest = case.coldness
+    is_coming = step.action is Action.WARM
+    return -step.priority, step.copies_bytes > 0, -value if is_coming else value, *rest

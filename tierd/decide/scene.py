@@ -140,10 +140,21 @@ class Case:
         after = self.policy.release_after
         if after is None:
             return None
-        if self.cold is not None:
-            return self.accessed_at + after
         migrate = self.policy.migrate_after
-        return None if migrate is None else self.accessed_at + max(after, migrate)
+        if self.cold is None and migrate is None:
+            return None
+        then = self.accessed_at + (after if self.cold is not None or migrate is None else max(after, migrate))
+        announced = self.announced_until
+        return then if announced is None else max(then, announced)
+
+    @property
+    def announced_until(self) -> datetime | None:
+        """When the last announced use is over that age waits for: those nearer than the age itself."""
+        after = self.policy.release_after
+        if not self.s.announcements or after is None:
+            return None
+        ends = (a.until for a in self.s.announcements if a.until >= self.now and a.use_at - self.now <= after)
+        return max(ends, default=None)
 
     @property
     def retries_at(self) -> datetime | None:

@@ -47,6 +47,7 @@ def release(case: Case, room: Room, *, why: str, priority: int) -> Release | Non
         frees_bytes=frees.size_bytes,
         copies_bytes=copies,
         priority=priority,
+        value=case.value,
     )
     return Release(case=case, step=step, frees=frees)
 

@@ -115,6 +115,8 @@ class Step:
     frees_bytes: int = 0
     copies_bytes: int = 0
     priority: int = 0
+    value: float = 0.0
+    """What the snapshot is worth on flash, in the unit of the policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +215,8 @@ class Admission:
         releases: snapshots that would be released to make room, coldest first.
         reason: one sentence; for a refusal it says what is missing and what would help.
         restore: the copy must be restored first, for time and money: only somebody who asks for that gets it.
+        ready_at: when it will be there, as far as rates and the queue tell; None for a refusal that no waiting helps.
+        is_too_late: refused only because it could not be there by the time asked for.
     """
 
     answer: WarmAnswer
@@ -221,3 +225,5 @@ class Admission:
     source: TierName | None = None
     releases: tuple[Step, ...] = ()
     restore: Restore | None = None
+    ready_at: datetime | None = None
+    is_too_late: bool = False

@@ -6,10 +6,11 @@ kept apart: `1 GB` is 10⁹ bytes, `1 GiB` is 2³⁰. What is formatted here can
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Literal, overload
@@ -17,6 +18,7 @@ from typing import Literal, overload
 from tierd.errors import InvalidRequest
 
 NEVER = "never"
+_TIME_OF_DAY = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 
 _PREFIXES = "KMGTPE"
 _SIZE_UNITS: Mapping[str, int] = MappingProxyType(
@@ -102,6 +104,30 @@ def parse_duration(value: str | int | float, *, or_never: bool = False) -> timed
     if seconds > _MAX_DURATION.total_seconds():
         raise InvalidRequest(f"{_shown(value)} is longer than a century", hint=hint)
     return timedelta(microseconds=round(seconds * 1_000_000))
+
+
+def parse_moment(value: str, now: datetime) -> datetime:
+    """A time: ISO 8601 (local without a zone), a time of day ("09:00": the next one), or a duration from now ("2h").
+
+    Raises:
+        InvalidRequest: it cannot be read.
+    """
+    hint = 'Write it like "2026-03-01 12:00", "2026-03-01T12:00:00Z", "09:00", or "2h" from now.'
+    text = value.strip()
+    if _TIME_OF_DAY.fullmatch(text):
+        hour, minute = map(int, text.split(":"))
+        if hour > 23 or minute > 59:
+            raise InvalidRequest(f"{value!r} is no time of day", hint=hint)
+        today = now.astimezone().replace(hour=hour, minute=minute, second=0, microsecond=0, tzinfo=None).astimezone()
+        later = (today.replace(tzinfo=None) + timedelta(days=1)).astimezone()
+        return today if today > now else later
+    with contextlib.suppress(ValueError, OverflowError):
+        found = datetime.fromisoformat(text)
+        return found if found.tzinfo is not None else found.astimezone()
+    try:
+        return now + parse_duration(text.removeprefix("+"))
+    except (InvalidRequest, OverflowError):
+        raise InvalidRequest(f"{value!r} is no time", hint=hint) from None
 
 
 def parse_percent(value: str | int | float) -> float:

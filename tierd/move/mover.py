@@ -100,6 +100,21 @@ class Mover:
             if transfer.id not in running and self._may_start(transfer, usage, now):
                 free -= self._start(transfer)
 
+    def _endangers(self, transfer: Transfer, now: datetime) -> Transfer | None:
+        """A running recall with a deadline that would be missed if this one, due later or never, ran beside it."""
+        with self._lock:
+            running = list(self._running.values())
+        beside = len(running) + 1
+        for attempt in running:
+            other, due_at = attempt.job.transfer, attempt.job.transfer.due_at
+            if due_at is None or (transfer.due_at is not None and transfer.due_at <= due_at):
+                continue
+            alone_s = self.rates.cost(other.source, other.destination).seconds(other.bytes_total, other.files_total)
+            left_s = max(0.0, alone_s - attempt.seconds)
+            if now + timedelta(seconds=left_s) <= due_at < now + timedelta(seconds=left_s * beside):
+                return other
+        return None
+
     def _may_start(self, transfer: Transfer, usage: Mapping[TierName, TierUsage], now: datetime) -> bool:
         crashed = self._crashed.get(transfer.id)
         if crashed is not None and now < crashed[1]:
@@ -115,6 +130,10 @@ class Mover:
             there = usage[transfer.destination]
             spare = min(_SPARE_BYTES, there.capacity_bytes // 100)
             missing = transfer.bytes_total + spare - there.free_bytes
+            endangered = self._endangers(transfer, now)
+            if endangered is not None:
+                self._waiting[transfer.id] = f"waiting: transfer {endangered.id} has to be in time"
+                return False
             if missing > 0:
                 self._waiting[transfer.id] = f"waiting for {format_size(missing)} more on {transfer.destination}"
                 return False

@@ -82,7 +82,7 @@ def create_app(*, config: Config, catalog: Catalog, ports: Ports, clock: Clock =
 def _parts(config: Config, catalog: Catalog, ports: Ports, clock: Clock) -> Parts:
     views = Views(config, catalog, ports, clock)
     look, finder = Look(views, ports, clock), Finder(config, catalog, clock)
-    metrics = registry(catalog, ports, views)
+    metrics = registry(catalog, ports, views, clock)
     return Parts(
         config=config,
         catalog=catalog,

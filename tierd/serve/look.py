@@ -126,7 +126,17 @@ class Look:
             created_at=t.created_at,
             started_at=t.started_at,
             finished_at=t.finished_at,
+            due_at=t.due_at,
+            is_late=self._is_late(t),
         )
+
+    def _is_late(self, t: Transfer) -> bool:
+        """Whether a promise was broken, or will be as things stand."""
+        if t.due_at is None:
+            return False
+        if not t.is_live:
+            return t.finished_at is not None and t.finished_at > t.due_at
+        return self._clock() > t.due_at or t.snapshot_id in self._views.late()
 
     def eta_s(self, t: Transfer) -> float | None:
         """Seconds until a live transfer ends, from its progress, else from what such copies took; None if unknown."""

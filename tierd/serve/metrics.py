@@ -17,14 +17,16 @@ from prometheus_client.process_collector import ProcessCollector
 
 from tierd import __version__
 from tierd.catalog import Catalog, CatalogCounts
+from tierd.decide import timetable
 from tierd.model.placement import Residency
 from tierd.model.plan import View
 from tierd.model.s3 import Counts, Prices, money
 from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import LIVE, TransferKind, TransferState
 from tierd.serve.look import live_transfers, reserved_bytes
-from tierd.serve.ports import Ports
+from tierd.serve.ports import Clock, Ports
 from tierd.serve.views import Views
+from tierd.serve.worth_metrics import worth_metrics
 
 DATASETS = 60
 OTHERS = "(others)"
@@ -34,13 +36,13 @@ _DURATIONS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 _BATCH = 500
 
 
-def registry(catalog: Catalog, ports: Ports, views: Views) -> CollectorRegistry:
+def registry(catalog: Catalog, ports: Ports, views: Views, clock: Clock) -> CollectorRegistry:
     """A registry with everything but the API's own counters. One per application: nothing is global."""
     # Creation times double the number of series and tell nothing that the rates do not.
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library annotates it nowhere
     made = CollectorRegistry()
     ProcessCollector(registry=made)
-    made.register(TierdCollector(catalog, ports, views))
+    made.register(TierdCollector(catalog, ports, views, clock))
     made.register(TransferDurations(catalog))
     return made
 
@@ -48,8 +50,8 @@ def registry(catalog: Catalog, ports: Ports, views: Views) -> CollectorRegistry:
 class TierdCollector:
     """Reads everything that has a present value. A counter here is a sum over the catalog's history."""
 
-    def __init__(self, catalog: Catalog, ports: Ports, views: Views) -> None:
-        self._catalog, self._ports, self._views = catalog, ports, views
+    def __init__(self, catalog: Catalog, ports: Ports, views: Views, clock: Clock) -> None:
+        self._catalog, self._ports, self._views, self._clock = catalog, ports, views, clock
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not read the catalog."""
@@ -65,6 +67,8 @@ class TierdCollector:
         yield from self._holds(counts)
         yield from self._tracking()
         yield from _stores(view, self._ports.asked())
+        late = timetable.late(timetable.recalls(view, self._clock()), self._clock())
+        yield from worth_metrics(view, self._catalog.counters(), len(late))
 
     def _holds(self, counts: CatalogCounts) -> Iterator[Metric]:
         yield GaugeMetricFamily("tierd_leases", "Leases that have not ended.", value=counts.leases)

@@ -217,6 +217,8 @@ class TransferOut(Shape):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    due_at: datetime | None
+    is_late: bool
 
 
 class TransfersOut(Shape):
@@ -358,15 +360,22 @@ class WarmIn(Body):
     first: Annotated[
         list[Pattern], Field(max_length=100, description="Files to bring before the others, from a bucket.")
     ] = []
+    by: Annotated[
+        Moment | None, Field(description="When it must be there: promised, or refused with the earliest time.")
+    ] = None
+    urgency: Annotated[int, Field(ge=-5, le=5), BeforeValidator(_whole)] = 0
 
 
 class WarmOut(Shape):
-    """The answer to a warm. `ready`: with a receipt. `accepted`: wait for `transfer` to end as done."""
+    """The answer to a warm. `ready`: with a receipt. `accepted`: wait for `transfer` to end as done; `ready_at`: when
+    that will be, as far as measured rates and the queue tell.
+    """
 
     answer: Literal["ready", "accepted"]
     reason: str
     path: str
     eta_s: float | None
+    ready_at: datetime | None
     lease: LeaseOut
     transfer: TransferOut | None
     receipt: ReceiptOut | None

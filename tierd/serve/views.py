@@ -9,12 +9,13 @@ measures that found no change) it may be CURRENT old.
 from __future__ import annotations
 
 import threading
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tierd.catalog import Catalog
 from tierd.config import Config
-from tierd.decide import plan
+from tierd.decide import plan, timetable
 from tierd.model.dataset import SnapshotId, SnapshotRef
 from tierd.model.plan import Plan, View
 from tierd.serve.ports import Clock, Ports
@@ -64,6 +65,11 @@ class Views:
             made = plan(self._with_usage(read), now)
             self._plan = (read, made)
             return made
+
+    def late(self) -> Set[SnapshotId]:
+        """Snapshots whose recall will miss its deadline as things stand."""
+        now, view = self._clock(), self.recent()
+        return {recall.snapshot_id for recall, _ in timetable.late(timetable.recalls(view, now), now)}
 
     def ref(self, snapshot_id: SnapshotId) -> SnapshotRef:
         """The name of a snapshot, also of one that is gone."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from tierd.catalog import Catalog
 from tierd.decide import admit
 from tierd.decide.charges import restore_in_words
-from tierd.errors import Conflict, NotFound, Refused, RestoreNeeded
+from tierd.decide.planner import PRIORITY_WISH
+from tierd.decide.wording import at
+from tierd.errors import Conflict, NotFound, Refused, RestoreNeeded, TooLate
 from tierd.model.dataset import Snapshot, SnapshotRef
 from tierd.model.hold import Hold
 from tierd.model.plan import Action, Admission, Restore, SnapshotView, WarmAnswer
@@ -19,14 +21,12 @@ from tierd.serve.finding import Finder, Receipt, is_steady
 from tierd.serve.ports import Clock, Ports
 from tierd.serve.views import Views
 
-WISH_PRIORITY = 10
-"""Of transfers that somebody waits for; those of the planner have less."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseWish:
     """A lease somebody asks for. `request_key`: the same key renews the same lease; `restore`: an archived copy may
-    be restored for it, which takes time and money; `first`: patterns of files that come before the others.
+    be restored for it, which takes time and money; `first`: patterns of files that come before the others; `by`: when
+    it must be there, or not be begun at all; `urgency`: among wishes without a time, larger first.
     """
 
     ref: SnapshotRef
@@ -36,17 +36,20 @@ class LeaseWish:
     note: str | None = None
     restore: bool = False
     first: tuple[str, ...] = ()
+    by: datetime | None = None
+    urgency: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Warmed:
-    """A warm that is granted: at once (receipt, no transfer) or by a transfer."""
+    """A warm that is granted: at once (receipt, no transfer) or by a transfer, which will be there `ready_at`."""
 
     snapshot: Snapshot
     reason: str
     lease: Hold
     transfer: Transfer | None = None
     receipt: Receipt | None = None
+    ready_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +98,15 @@ class Warming:
         Raises:
             NotFound: no such snapshot.
             Refused: flash cannot hold it, or no copy can be reached.
+            TooLate: it cannot be there by the time asked for, or that is over.
             RestoreNeeded: its copy is archived, and the wish does not ask for its restore.
         """
+        now = self._clock()
+        if wish.by is not None and wish.by <= now:
+            raise TooLate(
+                f"{wish.ref} cannot be there by {at(wish.by, now)}: that is over",
+                hint=f"It is {at(now, now)}; ask for a later time, or without one.",
+            )
         lease = lease or self.lease(wish)
         try:
             return self._granted(wish, lease) or self._admitted(wish, lease)
@@ -113,7 +123,8 @@ class Warming:
         """The answer when nothing new has to be decided: it is there, on its way up, or on its way down."""
         s = self._finder.find(wish.ref)
         live = s.live
-        if live is not None and live.kind is TransferKind.RECALL and not live.cancel_requested:
+        is_promised = wish.by is None or (live is not None and live.due_at is not None and live.due_at <= wish.by)
+        if live is not None and live.kind is TransferKind.RECALL and not live.cancel_requested and is_promised:
             # Not ready even where the copy is there already: the path may not lead to it yet.
             return Warmed(snapshot=s.snapshot, reason=live.reason, lease=lease, transfer=live)
         if self._finder.on_flash(s) is not None and is_steady(s):
@@ -138,10 +149,12 @@ class Warming:
             answer = self._granted(wish, lease)
             if answer is not None:
                 return answer
-            admission = admit(self._views.current(), wish.ref, self._clock())
+            admission = admit(self._views.current(), wish.ref, self._clock(), wish.by, urgency=wish.urgency)
             source = admission.source
             if admission.answer is WarmAnswer.READY:
                 raise Conflict(f"{wish.ref} is just being changed", hint="Call again.")
+            if admission.is_too_late:
+                raise self._too_late(wish, admission)
             if admission.answer is WarmAnswer.REFUSED or source is None:
                 hint = self._refusal_hint(wish.ref, source)
                 raise Refused(f"{wish.ref} cannot be warmed: {admission.reason}", hint=hint)
@@ -159,16 +172,25 @@ class Warming:
             kind=TransferKind.RECALL,
             source=source,
             destination=self._finder.flash_tier().name,
-            priority=WISH_PRIORITY,
+            priority=PRIORITY_WISH + wish.urgency,
             reason=reason,
             requested_by=wish.holder,
             bytes_total=s.snapshot.size_bytes,
             files_total=s.snapshot.files,
             first=wish.first,
             restore_cost=None if restore is None else restore.cost,
+            due_at=wish.by,
             now=self._clock(),
         )
-        return Warmed(snapshot=s.snapshot, reason=reason, lease=lease, transfer=transfer)
+        return Warmed(snapshot=s.snapshot, reason=reason, lease=lease, transfer=transfer, ready_at=admission.ready_at)
+
+    def _too_late(self, wish: LeaseWish, admission: Admission) -> TooLate:
+        self._catalog.count("deadlines_refused")
+        when = "" if admission.ready_at is None else f" from {at(admission.ready_at, self._clock())} on"
+        return TooLate(
+            f"{wish.ref} cannot be warmed in time: {admission.reason}",
+            hint=f"Ask for a time{when}, or for none: then it comes as soon as it can. Nothing was begun.",
+        )
 
     def _refusal_hint(self, ref: SnapshotRef, source: TierName | None) -> str:
         hint = f"`tierd explain {ref}` and `tierd status` show what takes the room"
@@ -187,7 +209,7 @@ class Warming:
                     source=step.source,
                     destination=step.destination,
                     release=step.action is Action.RELEASE,
-                    priority=WISH_PRIORITY,
+                    priority=PRIORITY_WISH,
                     reason=f"{step.reason} (makes room for {ref})",
                     requested_by="policy",
                     bytes_total=victim.size_bytes,

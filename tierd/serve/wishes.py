@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from tierd.catalog import Catalog
+from tierd.decide.planner import PRIORITY_WISH
 from tierd.errors import Conflict, Held, NotSettled, TierOffline
 from tierd.model.dataset import SnapshotRef
 from tierd.model.hold import Hold, HoldId, HoldKind
@@ -16,7 +17,6 @@ from tierd.model.transfer import Transfer, TransferId, TransferKind
 from tierd.serve.finding import Finder
 from tierd.serve.ports import Clock, Ports
 from tierd.serve.views import Views
-from tierd.serve.warming import WISH_PRIORITY
 
 
 class Wishes:
@@ -57,7 +57,7 @@ class Wishes:
             source=flash.tier,
             destination=destination.name,
             release=release,
-            priority=WISH_PRIORITY,
+            priority=PRIORITY_WISH,
             reason=f"asked for by {requested_by}",
             requested_by=requested_by,
             bytes_total=s.snapshot.size_bytes,

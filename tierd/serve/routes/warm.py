@@ -32,7 +32,8 @@ async def warm(request: Request, ref: Named, have: Have, caller: Warmer, body: o
     `ready`: it is on flash, with a receipt. `accepted`: a transfer brings it; calls for the same snapshot join one
     transfer, and each gets a lease. Refused with 507 if flash cannot hold it or no copy can be reached, and with 409
     `restore_needed` if its copy is archived: the detail says how long the restore takes and what it costs, and the
-    same request with `restore` true begins it.
+    same request with `restore` true begins it. With `by` it is granted only if it will be there in time and no promise
+    made before is broken for it; else refused with 409 `too_late`, which names the earliest time.
     """
     wish = _wish(ref, body or out.WarmIn(), caller.name)
     deadline = time.monotonic() + PATIENCE_S
@@ -65,6 +66,8 @@ def _wish(ref: SnapshotRef, body: out.WarmIn, caller: str) -> LeaseWish:
         note=body.note,
         restore=body.restore,
         first=tuple(body.first),
+        by=body.by,
+        urgency=body.urgency,
     )
 
 
@@ -80,6 +83,7 @@ def _granted(have: Parts, warmed: Warmed) -> out.WarmOut:
         reason=warmed.reason,
         path=text_of(warmed.snapshot.path),
         eta_s=0.0 if transfer is None else have.look.eta_s(transfer),
+        ready_at=warmed.ready_at,
         lease=have.look.hold(warmed.lease, ref),
         transfer=None if transfer is None else have.look.transfer(transfer, ref),
         receipt=None if warmed.receipt is None else _receipt(warmed.receipt),

@@ -163,3 +163,68 @@ def test_64_ranks_join_one_transfer_and_each_holds_a_lease(world: ApiWorld) -> N
         assert {a["lease"]["holder"] for a in answers} == {f"rank {n}" for n in range(RANKS)}
         assert len(world.catalog.holds(v1.id, now=world.now)) == RANKS
         assert len(world.catalog.transfers()) == 1
+
+
+# -- deadlines: the world's tiers give 1 GB/s ----------------------------------------------------------------------
+
+
+def test_a_deadline_is_promised_and_shown(world: ApiWorld, client: httpx.Client) -> None:
+    v1 = world.add_migrated("v1", size=30 * GB)
+    answer = ok(client.post(WARM, json={"by": "2026-03-01T12:01:00Z"}))
+    assert (answer["answer"], answer["ready_at"]) == ("accepted", "2026-03-01T12:00:30Z")
+    assert (answer["transfer"]["due_at"], answer["transfer"]["is_late"]) == ("2026-03-01T12:01:00Z", False)
+    assert "promised by 2026-03-01 12:01:00 UTC" in answer["reason"]
+    world.later(seconds=40)
+    assert client.get(f"/v1/transfers/{answer['transfer']['id']}").json()["is_late"]  # nothing has begun yet
+    world.finish_recall(world.live(v1)[0])
+    assert 'tierd_deadlines_total{outcome="met"} 1.0' in client.get("/metrics").text
+
+
+def test_what_cannot_be_there_in_time_is_refused_with_the_earliest_time(world: ApiWorld, client: httpx.Client) -> None:
+    world.add_migrated("v1", size=30 * GB)
+    response = client.post(WARM, json={"by": "2026-03-01T12:00:10Z"})
+    body = response.json()
+    assert (response.status_code, body["code"]) == (409, "too_late")
+    assert "12:00:30" in body["hint"]
+    assert world.catalog.transfers() == []
+    assert client.get("/v1/leases").json()["items"] == []
+    assert 'tierd_deadlines_total{outcome="refused"} 1.0' in client.get("/metrics").text
+    granted = client.post(WARM, json={"by": "2026-03-01T12:00:30Z"})
+    assert granted.status_code == 200
+
+
+def test_a_promise_is_not_broken_by_a_later_wish(world: ApiWorld, client: httpx.Client) -> None:
+    world.add_migrated("v1", size=20 * GB)
+    world.add_migrated("v2", size=20 * GB)
+    ok(client.post(WARM, json={"by": "2026-03-01T12:00:25Z"}))
+    later = client.post("/v1/snapshots/imagenet/v2/warm", json={"by": "2026-03-01T12:00:22Z"})
+    assert later.status_code == 409
+    assert "imagenet/v1 by" in later.json()["detail"] or "behind 1 recall" in later.json()["detail"]
+    assert ok(client.post("/v1/snapshots/imagenet/v2/warm", json={"by": "2026-03-01T12:00:40Z"}))["transfer"]
+
+
+def test_who_joins_with_an_earlier_time_moves_the_deadline(world: ApiWorld, client: httpx.Client) -> None:
+    world.add_migrated("v1", size=30 * GB)
+    ok(client.post(WARM))
+    first = ok(client.post(WARM, json={"by": "2026-03-01T12:10:00Z"}))["transfer"]
+    assert first["due_at"] == "2026-03-01T12:10:00Z"
+    assert ok(client.post(WARM, json={"by": "2026-03-01T12:05:00Z"}))["transfer"]["due_at"] == "2026-03-01T12:05:00Z"
+    assert ok(client.post(WARM, json={"by": "2026-03-01T12:10:00Z"}))["transfer"]["due_at"] == "2026-03-01T12:05:00Z"
+
+
+def test_the_earliest_deadline_is_carried_out_first(world: ApiWorld, client: httpx.Client) -> None:
+    for name, by in (("v1", None), ("v2", "2026-03-01T13:00:00Z"), ("v3", "2026-03-01T12:30:00Z")):
+        world.add_migrated(name, size=GB)
+        ok(client.post(f"/v1/snapshots/imagenet/{name}/warm", json={} if by is None else {"by": by}))
+    world.add_migrated("v4", size=GB)
+    ok(client.post("/v1/snapshots/imagenet/v4/warm", json={"urgency": 3}))
+    order = [world.catalog.snapshot_by_id(t.snapshot_id).ref.name for t in world.catalog.claimable(world.now, 9)]
+    assert order == ["v3", "v2", "v4", "v1"]
+
+
+@pytest.mark.parametrize("by", ["2026-03-01T11:59:59Z", "2026-03-01T12:00:00Z"])
+def test_a_time_that_is_over_is_refused(world: ApiWorld, client: httpx.Client, by: str) -> None:
+    world.add("v1")
+    response = client.post(WARM, json={"by": by})
+    assert (response.status_code, response.json()["code"]) == (409, "too_late")
+    assert "is over" in response.json()["detail"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from tierd.model.units import (
     format_rate,
     format_size,
     parse_duration,
+    parse_moment,
     parse_percent,
     parse_rate,
     parse_size,
@@ -226,3 +228,22 @@ def test_any_text_is_read_or_refused_with_a_hint(text: str) -> None:
     for parse in (parse_size, parse_rate, parse_duration, parse_percent):
         refused = complaint_about(parse, text)
         assert refused is None or refused.hint
+
+
+def test_moments_are_read_as_people_write_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        now = datetime(2026, 3, 28, 12, 0, tzinfo=UTC)  # the night before summer time begins
+        assert parse_moment("2h", now) == now + timedelta(hours=2)
+        assert parse_moment("+90s", now) == now + timedelta(seconds=90)
+        assert parse_moment("2026-03-01T12:00:00Z", now) == datetime(2026, 3, 1, 12, tzinfo=UTC)
+        assert parse_moment("2026-03-01 12:00", now) == datetime(2026, 3, 1, 11, tzinfo=UTC)
+        assert parse_moment("13:30", now) == datetime(2026, 3, 28, 12, 30, tzinfo=UTC)
+        assert parse_moment("09:00", now) == datetime(2026, 3, 29, 7, tzinfo=UTC)
+        for wrong in ("soon", "25:00", "", "2026-13-01", "9" * 30 + "h"):
+            with pytest.raises(InvalidRequest):
+                parse_moment(wrong, now)
+    finally:
+        monkeypatch.undo()
+        time.tzset()

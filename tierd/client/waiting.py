@@ -60,12 +60,14 @@ class Waiting:
         patience: how long the daemon may be away.
         on_progress: is told about every poll.
         poll_s: seconds between two polls while there is something to tell.
+        until: what is there is enough for the caller, although more is to come.
     """
 
     timeout: timedelta | None = None
     patience: timedelta = timedelta(minutes=5)
     on_progress: OnProgress | None = None
     poll_s: float = 1.0
+    until: Callable[[Progress], bool] | None = None
 
 
 class Patience:
@@ -98,7 +100,7 @@ def patiently(call: Callable[[], _T], how: Waiting) -> _T:
 
 
 def await_end(poll: Poll, transfer: Transfer, how: Waiting) -> Transfer:
-    """Wait until a transfer has ended as done.
+    """Wait until a transfer has ended as done, or until what is there is enough (`how.until`).
 
     Args:
         transfer: as last seen.
@@ -115,6 +117,8 @@ def await_end(poll: Poll, transfer: Transfer, how: Waiting) -> Transfer:
         _tell(how, progress_of(transfer))
         if transfer.is_finished:
             return _ended(transfer)
+        if how.until is not None and how.until(progress_of(transfer)):
+            return transfer
         left_s = None if deadline is None else deadline - time.monotonic()
         if left_s is not None and left_s <= 0:
             raise TimeoutError(f"{transfer.ref} is not ready in time; transfer {transfer.id} goes on")

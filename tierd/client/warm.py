@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,13 +14,15 @@ from tierd.client.keeping import Keeper
 from tierd.client.rest import Duration, Rest, span
 from tierd.client.shapes import Lease, Receipt, Transfer, WarmAnswer
 from tierd.client.waiting import OnProgress, Progress, Waiting, await_end, patiently, progress_of
-from tierd.errors import Conflict, DaemonUnreachable, TierdError
+from tierd.errors import Conflict, DaemonUnreachable, InvalidRequest, TierdError
 from tierd.model.dataset import SnapshotRef
 from tierd.model.placement import PlacementState
 from tierd.model.tier import TierKind
 
 _END_PATIENCE = timedelta(seconds=5)
 _MOST_ROUNDS = 20
+_PART_POLL_S = 0.5
+_COPIED = ("verifying", "committed", "done")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +170,45 @@ class Warm:
         except TierdError as e:
             self._fall_back(e)
         return self.receipt
+
+    def wait_until(
+        self,
+        *,
+        share: float | None = None,
+        file: str | None = None,
+        timeout: Duration | None = None,
+        on_progress: OnProgress | None = None,
+        poll_s: float = 1.0,
+    ) -> None:
+        """Wait for a part: a job may begin to set up, or to read a first file, while the rest comes.
+
+        Args:
+            share: of the bytes, 0 to 1, that must be on flash (not verified yet: `path` leads there at the end).
+            file: a path within the snapshot that must be readable at `path`; at once where that leads to a cold copy
+                of files meanwhile, with the whole where the copy is in a bucket. Use `first` to order what comes.
+
+        Raises:
+            As `wait`.
+        """
+        if share is not None and not 0 <= share <= 1:
+            raise InvalidRequest(f"{share} is not a share", hint="Write a number from 0 to 1, like 0.25.")
+
+        def is_enough(seen: Progress) -> bool:
+            has_share = share is None or seen.state in _COPIED or seen.bytes_done >= share * seen.bytes_total
+            return has_share and (file is None or os.path.lexists(self.path / file))
+
+        transfer = self.transfer
+        if transfer is None or self.is_ready or self.is_fallback:
+            return
+        how = Waiting(
+            timeout=None if timeout is None else span(timeout),
+            patience=self._calls.patience,
+            on_progress=on_progress,
+            poll_s=min(poll_s, _PART_POLL_S),
+            until=is_enough,
+        )
+        if await_end(self._calls.transfer, transfer, how).is_finished:
+            self.wait(timeout)
 
     def _await_receipt(self, how: Waiting) -> None:
         deadline = None if how.timeout is None else time.monotonic() + how.timeout.total_seconds()

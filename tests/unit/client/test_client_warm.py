@@ -10,10 +10,11 @@ import pytest
 
 from tests.api_world import FLASH, GB, HDD, ApiWorld
 from tierd.client import Progress, Tierd, Warm
-from tierd.errors import Corrupt, DaemonUnreachable, Interrupted, NotFound, Refused
+from tierd.errors import Corrupt, DaemonUnreachable, Interrupted, InvalidRequest, NotFound, Refused, TooLate
 from tierd.model.hold import Hold
 from tierd.model.transfer import TransferState
 from tierd.serve import ApiServer
+from tierd.serve import Progress as Moved
 
 
 def held(world: ApiWorld) -> list[Hold]:
@@ -95,6 +96,32 @@ def test_without_waiting_there_is_a_handle_to_wait_with(world: ApiWorld, tierd: 
     assert receipt is handle.receipt
     handle.end()
     assert held(world) == []
+
+
+def test_a_part_can_be_waited_for(world: ApiWorld, tierd: Tierd) -> None:
+    """The job begins with a quarter of the bytes; the transfer goes on."""
+    snapshot = world.add_migrated("v3")
+    handle = tierd.warm("imagenet/v3", wait=False)
+    transfer = world.live(snapshot)[0]
+    told: list[int] = []
+
+    def copy_on(seen: Progress) -> None:
+        told.append(seen.bytes_done)
+        done = seen.bytes_done + GB // 10
+        world.ports.in_progress[transfer.id] = Moved(bytes_done=done, files_done=0, step="copying")
+
+    handle.wait_until(share=0.25, on_progress=copy_on)
+    assert 0.25 * GB <= told[-1] < 0.5 * GB
+    assert not handle.is_ready
+    with pytest.raises(TimeoutError):
+        handle.wait_until(file="train/0.tar", timeout=0.2)  # nothing can be read there yet
+    snapshot.path.mkdir(parents=True)
+    (snapshot.path / "train").mkdir()
+    (snapshot.path / "train" / "0.tar").touch()
+    handle.wait_until(file="train/0.tar", timeout=5)
+    with pytest.raises(InvalidRequest):
+        handle.wait_until(share=25)
+    handle.end()
 
 
 def test_a_failed_attempt_is_told_and_waited_for(world: ApiWorld, tierd: Tierd) -> None:
@@ -252,4 +279,18 @@ def test_a_handle_shows_what_it_is(world: ApiWorld, tierd: Tierd) -> None:
     handle: Warm = tierd.warm("imagenet/v3")
     assert repr(handle).startswith("<Warm imagenet/v3 ready at /")
     assert str(handle.ref) == "imagenet/v3"
+    handle.end()
+
+
+def test_a_deadline_is_asked_for_in_words(world: ApiWorld, tierd: Tierd) -> None:
+    """The world's tiers give 1 GB/s, and its clock stands in March."""
+    world.add_migrated("v3", size=30 * GB)
+    with pytest.raises(TooLate, match="cannot be warmed in time"):
+        tierd.warm("imagenet/v3", by=world.now + timedelta(seconds=20))
+    assert held(world) == []
+    handle = tierd.warm("imagenet/v3", by=(world.now + timedelta(minutes=2)).isoformat(), wait=False)
+    assert handle.transfer is not None
+    assert handle.transfer.due_at == world.now + timedelta(minutes=2)
+    assert handle.answer is not None
+    assert handle.answer.ready_at == world.now + timedelta(seconds=30)
     handle.end()

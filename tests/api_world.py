@@ -19,8 +19,10 @@ from fastapi import FastAPI
 
 from tierd.catalog import Catalog
 from tierd.config import ApiConfig, Config
+from tierd.daemon.living import tie_to
 from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.effect import DropPlacement, PutPlacement
+from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, Measure
 from tierd.model.placement import PlacementState
 from tierd.model.policy import Policy
@@ -80,6 +82,9 @@ class FakePorts:
 
     def wake(self) -> None:
         self.wakes += 1
+
+    def tie_to(self, pid: int) -> Tie | None:
+        return tie_to(pid)
 
     def costs(self) -> Mapping[TierName, Cost]:
         if self.rate is None:

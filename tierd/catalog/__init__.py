@@ -16,6 +16,7 @@ from tierd.catalog.noting import EPISODE_GAP
 from tierd.catalog.rebuilding import Rebuilding, Restored
 from tierd.catalog.settings import Settings
 from tierd.catalog.snapshots import Snapshots
+from tierd.catalog.ties import Ties
 from tierd.catalog.transfers import Transfers
 from tierd.catalog.view import CatalogCounts, TransferCount, Views
 
@@ -32,7 +33,7 @@ __all__ = [
 
 
 class Catalog(
-    Settings, Snapshots, Accesses, History, Placements, Transfers, Holds, Events, Views, Rebuilding, Measured
+    Settings, Snapshots, Accesses, History, Placements, Transfers, Holds, Events, Views, Rebuilding, Measured, Ties
 ):
     """The open catalog, one part per subject; `Catalog.open(path)` opens it.
 

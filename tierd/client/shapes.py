@@ -38,6 +38,8 @@ class Lease:
     expires_at: datetime | None
     generation: int
     note: str | None = None
+    pid: int | None = None
+    job: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

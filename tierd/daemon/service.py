@@ -18,6 +18,7 @@ from types import FrameType
 from tierd import __version__
 from tierd.catalog import Catalog
 from tierd.config import Config, Mounts, load
+from tierd.daemon.living import Living, tie_to
 from tierd.daemon.notify import Notifier
 from tierd.daemon.observer import Observer
 from tierd.daemon.sweeper import Sweeper
@@ -25,6 +26,7 @@ from tierd.daemon.tiers import Tiers
 from tierd.decide import plan
 from tierd.decide.policies import SCORES
 from tierd.errors import ConfigError, Conflict, NotFound, TierdError
+from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, TrackerStatus
 from tierd.model.plan import Action, Step
 from tierd.model.s3 import Counts
@@ -68,6 +70,7 @@ class Daemon:
             config, self.catalog, self.clock, self.tiers.usage, self.observer, on_end=self._transfer_ended
         )
         self.sweeper = Sweeper(self.tiers, self.mover.live_keys)
+        self.living = Living(self.catalog, self.clock)
         self.server = ApiServer(
             create_app(config=config, catalog=self.catalog, ports=self, clock=self.clock), config.api
         )
@@ -118,6 +121,7 @@ class Daemon:
         self.observer.stop()
         self.sweeper.stop()
         self.tiers.stop()
+        self.living.stop()
         self.catalog.add_event("daemon.stopped", now=self.clock(), message="stopped; transfers go on at the next start")
         self.catalog.close()
         log.info("stopped")
@@ -153,6 +157,7 @@ class Daemon:
             self._note_clock()
             if self.tiers.look():
                 self.observer.rescan()
+            self.living.look()  # first: what lives holds on, however long this daemon was away
             for lease in self.catalog.expire_leases(self.clock()):
                 log.info("lease %s of %s expired", lease.id, lease.holder)
             if self.observer.is_ready:
@@ -257,6 +262,9 @@ class Daemon:
     def wake(self) -> None:
         self._decide_at = 0.0
         self._wake.set()
+
+    def tie_to(self, pid: int) -> Tie | None:
+        return tie_to(pid)
 
     def costs(self) -> Mapping[TierName, Cost]:
         flash = min(self.config.tiers, key=lambda tier: tier.rank)

@@ -166,6 +166,8 @@ class Look:
             expires_at=h.expires_at,
             generation=h.generation,
             note=h.note,
+            pid=None if h.tie is None else h.tie.pid,
+            job=None if h.tie is None else h.tie.job,
         )
 
     def event(self, e: Event) -> out.EventOut:

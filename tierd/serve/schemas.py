@@ -179,6 +179,8 @@ class LeaseOut(Shape):
     expires_at: datetime | None
     generation: int
     note: str | None
+    pid: int | None
+    job: str | None
 
 
 class LeasesOut(Shape):
@@ -349,7 +351,17 @@ class SpansOut(Shape):
     next_cursor: str | None
 
 
-class WarmIn(Body):
+class Tied(Body):
+    """What a lease ends with, besides its time: at most one of the three. While that lives the lease goes on."""
+
+    tie: Annotated[Literal["caller"] | None, Field(description="The calling process, as the Unix socket tells.")] = None
+    pid: (
+        Annotated[int, Field(ge=1, lt=2**31, description="A process of this machine."), BeforeValidator(_whole)] | None
+    ) = None
+    job: Annotated[str, Field(pattern=r"^[0-9]{1,12}(_[0-9]{1,9})?$", description="A Slurm job.")] | None = None
+
+
+class WarmIn(Tied):
     lease_s: LeaseSeconds = DEFAULT_LEASE_S
     holder: Holder | None = None
     request_key: RequestKey | None = None
@@ -389,12 +401,18 @@ class PinIn(Body):
     note: Note | None = None
 
 
-class LeaseIn(Body):
+class LeaseIn(Tied):
     ref: Annotated[str, Field(min_length=1, max_length=400)]
     lease_s: LeaseSeconds
     holder: Holder | None = None
     request_key: RequestKey | None = None
     note: Note | None = None
+
+
+class HandOverIn(Tied):
+    lease_s: LeaseSeconds
+    holder: Holder | None = None
+    generation: Whole | None = None
 
 
 class RenewIn(Body):

@@ -11,7 +11,7 @@ from tierd.catalog import Catalog
 from tierd.decide.planner import PRIORITY_WISH
 from tierd.errors import Conflict, Held, NotSettled, TierOffline
 from tierd.model.dataset import SnapshotRef
-from tierd.model.hold import Hold, HoldId, HoldKind
+from tierd.model.hold import Hold, HoldId, HoldKind, Tie
 from tierd.model.plan import SnapshotView
 from tierd.model.transfer import Transfer, TransferId, TransferKind
 from tierd.serve.finding import Finder
@@ -92,6 +92,19 @@ class Wishes:
         """
         self._need_lease(hold_id)
         return self._catalog.renew_lease(hold_id, ttl, self._clock(), generation=generation)
+
+    def hand_over(
+        self, hold_id: HoldId, *, holder: str, tie: Tie | None, ttl: timedelta, generation: int | None
+    ) -> Hold:
+        """Give a lease to another holder.
+
+        Raises:
+            NotFound, Conflict: there is no such lease, it has ended, or somebody else changed it.
+        """
+        self._need_lease(hold_id)
+        return self._catalog.hand_over(
+            hold_id, holder=holder, tie=tie, ttl=ttl, now=self._clock(), generation=generation
+        )
 
     def end(self, hold_id: HoldId) -> None:
         """End a lease now.

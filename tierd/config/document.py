@@ -40,7 +40,7 @@ class Draft:
     Attributes:
         where: how faults name it, `tiers[hdd]`, or `tiers[#2]` when it has no usable name.
         s3, prices: of an S3 tier: its own settings.
-        policy: of a dataset: its own rules, to be laid over the defaults.
+        policy: of a dataset: its own rules, to be laid over the defaults and what its phase sets.
     """
 
     where: str

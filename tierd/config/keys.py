@@ -92,6 +92,7 @@ DATASET = (
     Key("name", values.name, is_required=True),
     Key("path", values.path, is_required=True),
     Key("snapshots", values.snapshot_pattern, "pattern"),
+    Key("phase", values.phase, "configured_phase"),
 )
 API = (
     Key("socket", values.path_or_off),

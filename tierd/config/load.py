@@ -14,7 +14,6 @@ from tierd.config.places import check_places
 from tierd.config.settings import ApiConfig, Config, LogConfig, MoverConfig, ObserveConfig
 from tierd.errors import ConfigError
 from tierd.model.dataset import Dataset
-from tierd.model.policy import Policy
 from tierd.model.s3 import Prices, S3Settings
 from tierd.model.tier import Tier
 from tierd.model.value import Judgement
@@ -72,12 +71,9 @@ def _read(path: Path, mounts: Mounts, faults: Faults) -> Document | None:
 
 
 def _build(document: Document, source: Path) -> Config:
-    defaults = Policy(**document.defaults)
     return Config(
         tiers=tuple(_tier(draft) for draft in document.tiers),
-        datasets=tuple(
-            Dataset(**draft.values, policy=replace(defaults, **draft.policy)) for draft in document.datasets
-        ),
+        datasets=tuple(_dataset(draft, document) for draft in document.datasets),
         **document.top,
         api=ApiConfig(**document.sections["api"]),
         mover=MoverConfig(**document.sections["mover"]),
@@ -86,6 +82,11 @@ def _build(document: Document, source: Path) -> Config:
         log=LogConfig(**document.sections["log"]),
         source=source,
     )
+
+
+def _dataset(draft: Draft, document: Document) -> Dataset:
+    dataset = Dataset(**draft.values, policies=policies.in_phases(document, draft))
+    return replace(dataset, policy=dataset.policies[dataset.phase])
 
 
 def _tier(draft: Draft) -> Tier:

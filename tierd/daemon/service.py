@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import FrameType
@@ -22,7 +23,7 @@ from tierd.daemon.notify import Notifier
 from tierd.daemon.observer import Observer
 from tierd.daemon.sweeper import Sweeper
 from tierd.daemon.tiers import Tiers
-from tierd.decide import plan
+from tierd.decide import plan, withdrawn
 from tierd.decide.policies import SCORES
 from tierd.errors import ConfigError, Conflict, NotFound, TierdError
 from tierd.model.observation import AccessBatch, TrackerStatus
@@ -176,6 +177,10 @@ class Daemon:
             costs=self.costs(),
             judgement=self.config.value,
         )
+        for transfer in withdrawn(view):
+            with suppress(Conflict):  # it ended meanwhile
+                self.catalog.request_cancel(transfer.id, now)
+                log.info("transfer %s is withdrawn: the phase of its dataset keeps it on flash", transfer.id)
         for step in plan(view, now).steps:
             try:
                 self._order(step, now)

@@ -161,8 +161,18 @@ def _migrate_age(case: Case) -> str:
     return f"{used(case)}; migrates after {format_duration(after)} unused{when}"
 
 
+def _phase(case: Case) -> str:
+    dataset, policy = case.s.dataset, case.policy
+    stands = f"dataset {dataset.name} is in phase {dataset.phase}"
+    if policy.keeps_flash:
+        return f"{stands}, which keeps it on {case.scene.flash.name}"
+    return f"{stands}, which lets it leave {case.scene.flash.name}{' before others' if policy.leaves < 0 else ''}"
+
+
 def _release_age(case: Case) -> str:
     after, then = case.policy.release_after, case.releases_at
+    if case.policy.keeps_flash:
+        return f"{used(case)}; {_phase(case)}"
     if after is None or then is None:
         return f"{used(case)}; its policy releases it only under pressure"
     announced = case.announced_until
@@ -258,6 +268,15 @@ GUARDS: tuple[Check, ...] = (
     ),
 )
 """What must hold for any step, in the order in which it is told; pressure does not override any of them."""
+
+MAY_LEAVE = Check(
+    rule="its phase lets it leave flash",
+    otherwise="kept on flash by their phase",
+    holds=lambda c: not c.policy.keeps_flash,
+    detail=_phase,
+)
+GUARDS_RELEASE: tuple[Check, ...] = (*GUARDS, MAY_LEAVE)
+"""What must hold besides before a snapshot leaves flash; a copy of it may be made all the same."""
 
 GUARDS_BELOW: tuple[Check, ...] = (NO_TRANSFER, NO_PROBLEM, NOT_HELD, SETTLED, NO_BACKOFF)
 """The same for a snapshot that is not on flash, whose copies move between the tiers below it."""

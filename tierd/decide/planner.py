@@ -18,6 +18,7 @@ from tierd.decide.eligibility import (
     COLD_COPY,
     GUARDS,
     GUARDS_BELOW,
+    MAY_LEAVE,
     ON_FLASH,
     UNUSED_FOR_MIGRATE,
     UNUSED_FOR_RELEASE,
@@ -100,6 +101,8 @@ class Planner:
             unmet = first_unmet(GUARDS, case)
             if unmet is None:
                 open_cases.append(case)
+                if not MAY_LEAVE.holds(case):
+                    self._unmet[MAY_LEAVE.otherwise] += 1
                 continue
             self._kept[s.ref] = unmet.detail(case)
             if unmet is not ON_FLASH and case.flash is not None:
@@ -308,6 +311,8 @@ class Planner:
             unused = format_duration(case.now - case.accessed_at)
             return f"unused for {unused}, but there is {self.room.shortage(case)}"
         age = UNUSED_FOR_MIGRATE.detail(case)
+        if not MAY_LEAVE.holds(case):
+            return f"{age}; {MAY_LEAVE.detail(case)}"
         if case.s.snapshot.id in self._roomless:
             return f"{age}; {self.scene.flash.name} needs its room now, but there is {self.room.shortage(case)}"
         return age

@@ -138,7 +138,7 @@ class Case:
         Without a cold copy age must ask for that first: a release never comes before the migrate it needs.
         """
         after = self.policy.release_after
-        if after is None:
+        if after is None or self.policy.keeps_flash:
             return None
         migrate = self.policy.migrate_after
         if self.cold is None and migrate is None:
@@ -178,11 +178,12 @@ class Case:
         return self.scene.value(self)
 
     @property
-    def coldness(self) -> tuple[float, datetime, int, str, str]:
-        """Sort key, coldest first: the least valuable, then the longest unused; of equals the largest, so that fewer
-        have to go."""
-        snapshot = self.s.snapshot
-        return (self.value, snapshot.accessed_at, -snapshot.size_bytes, snapshot.ref.dataset, snapshot.ref.name)
+    def coldness(self) -> tuple[int, float, datetime, int, str, str]:
+        """Sort key, coldest first: what its phase lets go first, the least valuable, then the longest unused; of equals
+        the largest, so that fewer have to go."""
+        known = self.s.snapshot
+        last = (-known.size_bytes, known.ref.dataset, known.ref.name)
+        return (self.policy.leaves, self.value, known.accessed_at, *last)
 
 
 def is_leaving(t: Transfer) -> bool:

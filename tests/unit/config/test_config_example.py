@@ -44,6 +44,10 @@ NOT_WRITTEN = {
     ("defaults", "release_after_from"): "an entry of release_after",
     ("datasets", "home"): "follows from the path",
     ("datasets", "policy"): "a table of its own",
+    ("datasets", "policies"): "the policy in each phase",
+    ("datasets", "given_phase"): "said by an operator while tierd runs",
+    ("defaults", "leaves"): "set by the phase",
+    ("defaults", "keeps_flash"): "set by the phase",
     ("api", "tokens"): "a table of its own",
     ("", "source"): "is the file",
     **{

@@ -329,6 +329,6 @@ class Planner:
 
 def _turn(case: Case, step: Step) -> tuple[object, ...]:
     """Sort key: the least valuable leave first, the most valuable come first."""
-    value, *rest = case.coldness
+    leaves, value, *rest = case.coldness
     is_coming = step.action is Action.WARM
-    return -step.priority, step.copies_bytes > 0, -value if is_coming else value, *rest
+    return -step.priority, step.copies_bytes > 0, leaves, -value if is_coming else value, *rest

@@ -176,11 +176,12 @@ class Daemon:
             self.catalog.view(self.config.tiers, self.config.datasets, self.tiers.usage(), now=now),
             costs=self.costs(),
             judgement=self.config.value,
+            quiet=self.config.quiet,
         )
-        for transfer in withdrawn(view):
+        for transfer, why in withdrawn(view, now):
             with suppress(Conflict):  # it ended meanwhile
                 self.catalog.request_cancel(transfer.id, now)
-                log.info("transfer %s is withdrawn: the phase of its dataset keeps it on flash", transfer.id)
+                log.info("transfer %s is withdrawn: %s", transfer.id, why)
         for step in plan(view, now).steps:
             try:
                 self._order(step, now)

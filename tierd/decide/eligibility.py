@@ -169,6 +169,22 @@ def _phase(case: Case) -> str:
     return f"{stands}, which lets it leave {case.scene.flash.name}{' before others' if policy.leaves < 0 else ''}"
 
 
+def quiet_hours(case: Case) -> str:
+    """`quiet hours until 06:00 CET`, or what it waits for."""
+    quiet, then = case.scene.view.quiet, case.quiet_at
+    if quiet.window is None:
+        return "no quiet hours are configured"
+    if then is None or then > case.now:
+        when = "" if then is None else f", on {at(then, case.now)} ({quiet.window.clock(then)})"
+        return f"copied in quiet hours after {format_duration(quiet.after)} unused{when}"
+    end = quiet.window.closes_at(case.now)
+    return f"quiet hours{'' if end is None else f' until {quiet.window.clock(end)}'}"
+
+
+def _quiet(case: Case) -> str:
+    return f"{used(case)}; {quiet_hours(case)}"
+
+
 def _release_age(case: Case) -> str:
     after, then = case.policy.release_after, case.releases_at
     if case.policy.keeps_flash:
@@ -290,6 +306,13 @@ UNUSED_FOR_MIGRATE = Check(
     holds=lambda c: _is_past(c.migrates_at, c),
     detail=_migrate_age,
     until=lambda c: _unless_past(c.migrates_at, c),
+)
+IN_QUIET_HOURS = Check(
+    rule="in quiet hours",
+    otherwise="waiting for quiet hours",
+    holds=lambda c: c.quiet_at == c.now,
+    detail=_quiet,
+    until=lambda c: None if c.quiet_at is None or c.quiet_at == c.now else c.quiet_at,
 )
 UNUSED_FOR_RELEASE = Check(
     rule="unused long enough to release",

@@ -24,6 +24,7 @@ class Scene:
     Attributes:
         flash: the tier of rank 0; cold: the others, fastest first.
         between: the cold tiers that have a colder one below them.
+        is_quiet: whether quiet hours are now; next_quiet: when the next ones begin.
     """
 
     def __init__(self, view: View, now: datetime) -> None:
@@ -35,6 +36,9 @@ class Scene:
         self._ranks = {t.name: t.rank for t in self.cold}
         self.valuer = Valuer(self.cold, view.costs, view.judgement)
         self._values: dict[SnapshotId, float] = {}
+        window = view.quiet.window
+        self.is_quiet = window is not None and window.is_open(now)
+        self.next_quiet = None if window is None else window.next_open(now)
 
     def tier(self, name: TierName) -> Tier | None:
         return self._tiers.get(name)
@@ -130,6 +134,17 @@ class Case:
     def migrates_at(self) -> datetime | None:
         after = self.policy.migrate_after
         return None if after is None else self.accessed_at + after
+
+    @property
+    def quiet_at(self) -> datetime | None:
+        """The earliest moment, now or later, at which quiet hours and `quiet.after` have it copied; None: never."""
+        quiet = self.scene.view.quiet
+        if quiet.window is None:
+            return None
+        ready = max(self.now, self.accessed_at + quiet.after)
+        if ready == self.now:
+            return self.now if self.scene.is_quiet else self.scene.next_quiet
+        return ready if quiet.window.is_open(ready) else quiet.window.next_open(ready)
 
     @property
     def releases_at(self) -> datetime | None:

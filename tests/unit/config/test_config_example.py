@@ -18,6 +18,7 @@ from tierd.model.policy import Policy
 from tierd.model.s3 import Prices, S3Settings
 from tierd.model.tier import Tier
 from tierd.model.value import Judgement
+from tierd.model.windows import Quiet
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 RAW: dict[str, Any] = tomllib.loads(EXAMPLE.read_text())
@@ -33,6 +34,7 @@ SECTIONS: list[tuple[str, type, Sequence[Key], dict[str, Any]]] = [
     ("api", ApiConfig, keys.API, RAW["api"]),
     ("mover", MoverConfig, keys.MOVER, RAW["mover"]),
     ("observe", ObserveConfig, keys.OBSERVE, RAW["observe"]),
+    ("quiet", Quiet, keys.QUIET, RAW["quiet"]),
     ("value", Judgement, keys.VALUE, RAW["value"]),
     ("log", LogConfig, keys.LOG, RAW["log"]),
     ("", Config, keys.TOP, RAW),
@@ -52,7 +54,7 @@ NOT_WRITTEN = {
     ("", "source"): "is the file",
     **{
         ("", section): "a table of its own"
-        for section in ("tiers", "datasets", "api", "mover", "observe", "value", "log")
+        for section in ("tiers", "datasets", "api", "mover", "observe", "value", "quiet", "log")
     },
 }
 FOLLOWS = {("s3", "state"): "from the database's path and the tier's name"}

@@ -83,7 +83,7 @@ def test_a_release_under_way_is_withdrawn_when_the_phase_keeps_it_unless_it_has_
     queued, begun = leaving(TransferState.QUEUED), leaving(TransferState.RELEASING)
     of_train = snapshot("train", live=leaving(TransferState.QUEUED), policy=TRAIN)
     seen = view(deployed(snapshot("a", live=queued)), deployed(snapshot("b", live=begun)), of_train)
-    assert [t.id for t in withdrawn(seen)] == [queued.id]
+    assert [t.id for t, _ in withdrawn(seen, NOW)] == [queued.id]
 
 
 @_unhurried

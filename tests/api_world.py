@@ -24,6 +24,7 @@ from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.effect import DropPlacement, PutPlacement
 from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, Measure
+from tierd.model.phase import by_phase
 from tierd.model.placement import PlacementState
 from tierd.model.policy import Policy
 from tierd.model.s3 import Counts
@@ -209,9 +210,12 @@ def api_world(root: Path, *, api: ApiConfig | None = None) -> Iterator[ApiWorld]
         Tier(name=HDD, root=root / "hdd", rank=1, high=0.95, low=0.9),
     )
     policy = Policy(migrate_after=timedelta(days=14), release_after=timedelta(days=30))
+    policies = by_phase(policy, {})
     datasets = (
-        Dataset(name="imagenet", path=root / "flash" / "imagenet", home=FLASH, policy=policy),
-        Dataset(name="laion", path=root / "flash" / "laion", home=FLASH, pattern=None, policy=policy),
+        Dataset(name="imagenet", path=root / "flash" / "imagenet", home=FLASH, policy=policy, policies=policies),
+        Dataset(
+            name="laion", path=root / "flash" / "laion", home=FLASH, pattern=None, policy=policy, policies=policies
+        ),
     )
     tokens = {hashlib.sha256(token.encode()).hexdigest(): role for role, token in TOKENS.items()}
     config = Config(tiers=tiers, datasets=datasets, database=root / "tierd.db", api=api or ApiConfig(tokens=tokens))

@@ -72,6 +72,11 @@ class Rest:
         """One dataset (NotFound)."""
         return shapes.decode(shapes.Dataset, self.connection.ask("GET", f"/v1/datasets/{quote(name, safe='')}"))
 
+    def set_phase(self, dataset: str, phase: str | None) -> shapes.Dataset:
+        """Move a dataset to another phase of its life: collect, build, train, archive, deploy; None: as configured."""
+        path = f"/v1/datasets/{quote(dataset, safe='')}/phase"
+        return shapes.decode(shapes.Dataset, self.connection.ask("PUT", path, body={"phase": phase}))
+
     def snapshots(
         self, dataset: str | None = None, *, residency: str | None = None, sort: str = "name"
     ) -> Iterator[shapes.Snapshot]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tierd.config import s3_values, values
+from tierd.config import s3_values, values, windows
 from tierd.config.values import Reader
 from tierd.model.tier import TierKind
 
@@ -40,6 +40,7 @@ TIER = (
     Key("low", values.share),
     Key("read_rate", values.rate_or_unlimited),
     Key("write_rate", values.rate_or_unlimited),
+    Key("rates", windows.rates),
 )
 POSIX = (Key("root", values.path, is_required=True),)
 S3 = (
@@ -92,6 +93,7 @@ DATASET = (
     Key("name", values.name, is_required=True),
     Key("path", values.path, is_required=True),
     Key("snapshots", values.snapshot_pattern, "pattern"),
+    Key("phase", values.phase, "configured_phase"),
 )
 API = (
     Key("socket", values.path_or_off),
@@ -126,6 +128,10 @@ VALUE = (
     Key("daily_writes", values.size_or_unlimited),
     Key("stall_hour_price", values.money_or_none),
 )
+QUIET = (
+    Key("window", windows.window_or_off),
+    Key("after", values.duration_or_zero),
+)
 LOG = (
     Key("level", values.choice("debug", "info", "warning", "error")),
     Key("format", values.choice("text", "json")),
@@ -134,6 +140,7 @@ TOP = (
     Key("database", values.path),
     Key("view", values.path),
     Key("decide_interval", values.seconds, "decide_interval_s"),
+    Key("time_zone", windows.time_zone),
 )
 
 SECTIONS: dict[str, Sequence[Key]] = {
@@ -146,6 +153,7 @@ SECTIONS: dict[str, Sequence[Key]] = {
     "mover": MOVER,
     "observe": OBSERVE,
     "value": VALUE,
+    "quiet": QUIET,
     "log": LOG,
 }
 """Keys by section. `tiers.prices`, `datasets.policy` and `api.tokens` are tables of their own inside another."""

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import FrameType
@@ -23,7 +24,7 @@ from tierd.daemon.notify import Notifier
 from tierd.daemon.observer import Observer
 from tierd.daemon.sweeper import Sweeper
 from tierd.daemon.tiers import Tiers
-from tierd.decide import plan
+from tierd.decide import plan, withdrawn
 from tierd.decide.policies import SCORES
 from tierd.errors import ConfigError, Conflict, NotFound, TierdError
 from tierd.model.hold import Tie
@@ -180,7 +181,12 @@ class Daemon:
             self.catalog.view(self.config.tiers, self.config.datasets, self.tiers.usage(), now=now),
             costs=self.costs(),
             judgement=self.config.value,
+            quiet=self.config.quiet,
         )
+        for transfer, why in withdrawn(view, now):
+            with suppress(Conflict):  # it ended meanwhile
+                self.catalog.request_cancel(transfer.id, now)
+                log.info("transfer %s is withdrawn: %s", transfer.id, why)
         for step in plan(view, now).steps:
             try:
                 self._order(step, now)

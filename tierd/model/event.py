@@ -20,8 +20,8 @@ class Event:
         id: grows by one with each event; a reader continues after the last id it saw.
         kind: dotted, stable: `snapshot.found`, `snapshot.changed`, `snapshot.renamed`, `snapshot.gone`,
             `transfer.queued`, `transfer.restoring`, `transfer.copying`, …, `transfer.failed`, `lease.granted`,
-            `lease.renewed`, `lease.ended`, `lease.expired`, `pin.set`, `pin.removed`, `tier.offline`, `tier.online`,
-            `daemon.started`, `daemon.stopped`.
+            `lease.renewed`, `lease.ended`, `lease.expired`, `pin.set`, `pin.removed`, `dataset.phase`, `tier.offline`,
+            `tier.online`, `daemon.started`, `daemon.stopped`.
     """
 
     id: int

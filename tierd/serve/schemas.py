@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from tierd.catalog import RankedBy
 from tierd.model.dataset import AccessSource
 from tierd.model.hold import HoldKind
+from tierd.model.phase import Phase
 from tierd.model.placement import PlacementState, Residency
 from tierd.model.plan import Action
 from tierd.model.tier import TierKind
@@ -142,13 +143,20 @@ class PolicyOut(Shape):
     keep_deleted_s: float | None
     min_residency_s: float
     verify: str
+    leaves: int = Field(description="When flash is short of room, lower leaves first. Set by the phase.")
+    keeps_flash: bool = Field(description="It is never released from flash. Set by the phase.")
 
 
 class DatasetOut(Shape):
+    """A dataset in its present phase: the `given_phase` of an operator, else the configured one."""
+
     name: str
     path: str
     home: str
     pattern: str | None
+    phase: Phase
+    configured_phase: Phase
+    given_phase: Phase | None
     policy: PolicyOut
     snapshots: int
     size_bytes: int
@@ -395,6 +403,11 @@ class WarmOut(Shape):
 
 class MigrateIn(Body):
     release: bool = False
+
+
+class PhaseIn(Body):
+    # Strict bodies take no text for an enum, and JSON has nothing else.
+    phase: Phase | None = Field(strict=False, description="The phase from now on; null: as configured.")
 
 
 class PinIn(Body):

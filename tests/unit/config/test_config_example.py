@@ -18,6 +18,7 @@ from tierd.model.policy import Policy
 from tierd.model.s3 import Prices, S3Settings
 from tierd.model.tier import Tier
 from tierd.model.value import Judgement
+from tierd.model.windows import Quiet
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 RAW: dict[str, Any] = tomllib.loads(EXAMPLE.read_text())
@@ -33,6 +34,7 @@ SECTIONS: list[tuple[str, type, Sequence[Key], dict[str, Any]]] = [
     ("api", ApiConfig, keys.API, RAW["api"]),
     ("mover", MoverConfig, keys.MOVER, RAW["mover"]),
     ("observe", ObserveConfig, keys.OBSERVE, RAW["observe"]),
+    ("quiet", Quiet, keys.QUIET, RAW["quiet"]),
     ("value", Judgement, keys.VALUE, RAW["value"]),
     ("log", LogConfig, keys.LOG, RAW["log"]),
     ("", Config, keys.TOP, RAW),
@@ -44,11 +46,15 @@ NOT_WRITTEN = {
     ("defaults", "release_after_from"): "an entry of release_after",
     ("datasets", "home"): "follows from the path",
     ("datasets", "policy"): "a table of its own",
+    ("datasets", "policies"): "the policy in each phase",
+    ("datasets", "given_phase"): "said by an operator while tierd runs",
+    ("defaults", "leaves"): "set by the phase",
+    ("defaults", "keeps_flash"): "set by the phase",
     ("api", "tokens"): "a table of its own",
     ("", "source"): "is the file",
     **{
         ("", section): "a table of its own"
-        for section in ("tiers", "datasets", "api", "mover", "observe", "value", "log")
+        for section in ("tiers", "datasets", "api", "mover", "observe", "value", "quiet", "log")
     },
 }
 FOLLOWS = {("s3", "state"): "from the database's path and the tier's name"}

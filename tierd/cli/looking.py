@@ -48,7 +48,7 @@ def status(ask: Ask) -> None:
     line()
     counts = ", ".join(f"{n} {name}" for name, n in found.counts.by_residency.items() if n)
     line("snapshots  ", counts or "none")
-    line("transfers  ", f"{found.live_transfers} under way")
+    line("transfers  ", f"{found.live_transfers} under way", *_slowed(found))
     line("held by    ", f"{_count(found.leases, 'lease')}, {_count(found.pins, 'pin')}")
     line("last scan  ", "not yet" if found.last_scan_at is None else ago(found.last_scan_at))
     degraded = Cell(f", degraded: {tracker.detail}", "yellow") if tracker.is_degraded else Cell("")
@@ -59,6 +59,13 @@ def status(ask: Ask) -> None:
 
 def _paused(found: Status) -> list[Shown]:
     return [Cell("; all transfers are paused (`tierd resume`)", "bold yellow")] if found.is_paused else []
+
+
+def _slowed(found: Status) -> list[Shown]:
+    if not found.slowed_transfers:
+        return []
+    pressure = f"{found.io_pressure or 0:.0%}"
+    return [Cell(f", {found.slowed_transfers} slowed: the disks are busy (io pressure {pressure})", "yellow")]
 
 
 def _count(number: int, noun: str) -> str:

@@ -4,7 +4,7 @@ measure: one walk over a tree · usage: how full a tier is · discover, reconcil
 that means for those already known · tracker: the interface of access tracking; fanotify_tracker (with filesystems:
 what is marked, directories: whose an event is, duty: when opens are listened for), watchdog_tracker (with forest,
 planter, inotify) and atime_tracker are its back ends, choose picks one · ledger: what they have seen · who, cgroups:
-who it was.
+who it was · holders, holding: who has files open or mapped since before anybody listened.
 
 Nothing here knows the catalog: observations are values of `tierd.model`, and the daemon carries them over.
 """

@@ -25,6 +25,8 @@ from tierd.model.observation import AccessBatch, Reader
 from tierd.observe.directories import Owner, Place
 from tierd.observe.duty import CONFIRM_S, PROBE_S, WINDOW_S
 from tierd.observe.filesystems import Filesystem, Filesystems
+from tierd.observe.holders import Holders
+from tierd.observe.holding import Holding
 from tierd.observe.ledger import Ledger, Tally
 from tierd.observe.tracker import Clock, Dirty, Tracker, TrackerStatus, Watch
 from tierd.observe.who import Who
@@ -47,7 +49,8 @@ _MOUNTS = Path("/proc/self/mountinfo")
 class FanotifyTracker:
     """The fanotify back end. See `Tracker` for the contract.
 
-    A read that began while opens were not listened for is not seen; see `duty`, and `sample_every_s`.
+    A read that began while opens were not listened for is not seen; see `duty`, and `sample_every_s`. Nor is one
+    from a file that was opened before, or is only mapped any more: see `hold_every_s`.
 
     Args:
         clock: the time of an event, read once per batch.
@@ -56,6 +59,7 @@ class FanotifyTracker:
         retry_s: seconds between looks for trees whose path is missing.
         sample_every_s: seconds after which snapshots of which nothing was seen are reported as dirty, where opens
             were not listened for all the time: measuring them tells their access times.
+        hold_every_s: seconds from one look at who holds files open or mapped to the next: each is a read then.
 
     Raises:
         OSError: fanotify cannot be used here: EPERM without its capabilities, EINVAL before Linux 5.9.
@@ -69,11 +73,13 @@ class FanotifyTracker:
         who: Who | None = None,
         retry_s: float = 5.0,
         sample_every_s: float = 3600.0,
+        hold_every_s: float = 60.0,
     ) -> None:
         check_rights()
         self._clock = clock
         self._fallback = fallback
         self._who = who or Who()
+        self._holding = Holding(Holders(self._who), hold_every_s)
         self._retry_s, self._sample_every_s = retry_s, sample_every_s
         self._ledger = Ledger(AccessSource.EVENTS)
         self._changed = threading.Condition(self._ledger.lock)
@@ -223,6 +229,7 @@ class FanotifyTracker:
     # The thread
 
     def _run(self) -> None:
+        self._holding.begin()
         try:
             with _MOUNTS.open() as mounts:
                 while not self._is_stopping:
@@ -245,7 +252,7 @@ class FanotifyTracker:
 
     def _until_due(self, longest_s: float) -> float:
         due = [system.duty.window_due for system in self._systems.all()]
-        due += [*self._repair_due.values(), self._sample_due]
+        due += [*self._repair_due.values(), self._sample_due, self._holding.due]
         if self._missing:
             due.append(self._retry_due)
         if self._postponed:
@@ -266,6 +273,7 @@ class FanotifyTracker:
         self._is_busy = self._seen > seen
         self._look_at_postponed(is_wanted=wanted > self._done_round)
         self._repair()
+        self._look_at_holders()
         self._sample()
         with self._changed:
             if not self._watches_due:
@@ -435,6 +443,20 @@ class FanotifyTracker:
                     place.tally.is_dirty = True
             self._ledger.dirty_datasets |= system.directories.datasets
 
+    def _look_at_holders(self) -> None:
+        found = self._holding.look()
+        if not found:
+            return
+        now = self._clock()
+        with self._changed:
+            watched = {watch.snapshot_id for watch in self._watches}
+            for snapshot_id, readers in found.items():
+                if snapshot_id not in watched:
+                    continue
+                self._read_since.add(snapshot_id)
+                for reader in readers:
+                    self._ledger.tally(snapshot_id).read(now, reader)
+
     def _sample(self) -> None:
         now = time.monotonic()
         if now < self._sample_due:
@@ -460,6 +482,7 @@ class FanotifyTracker:
         with self._changed:
             self._places = places
             self._missing = sum(place.root is None for place in places.values())
+            trees = [(p.tally.snapshot_id, p.path) for p in places.values() if p.tally is not None]
             self._retry_due = time.monotonic() + self._retry_s
             for system in gone:
                 self._repair_due.pop(system, None)
@@ -469,6 +492,7 @@ class FanotifyTracker:
                 self._ledger.dirty_datasets.add(place.watch.dataset)
                 if place.tally is not None and place.root is not None:
                     place.tally.is_dirty = True
+        self._holding.trees = trees
         if is_remounted:
             for system in fresh:
                 self._doubt(system)

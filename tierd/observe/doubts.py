@@ -1,0 +1,78 @@
+"""What may have gone on unseen by fanotify, and when it is looked at again: reported as dirty, it is measured.
+
+Locking: as in `intake`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+
+from tierd.model.dataset import SnapshotId
+from tierd.observe.filesystems import Filesystem
+from tierd.observe.ledger import Ledger
+
+_REPAIR_REST_S = 60.0
+
+
+class Doubts:
+    """Of all file systems.
+
+    Args:
+        sample_every_s: see `sample`.
+    """
+
+    def __init__(self, ledger: Ledger, sample_every_s: float) -> None:
+        self._ledger = ledger
+        self._repair_due: dict[Filesystem, float] = {}
+        self._repaired_at: dict[Filesystem, float] = {}
+        self._sample_every_s = sample_every_s
+        self._sample_due = time.monotonic() + sample_every_s
+
+    @property
+    def due(self) -> float:
+        """When there is something to do next (monotonic)."""
+        return min([*self._repair_due.values(), self._sample_due])
+
+    def lost(self, system: Filesystem) -> None:
+        """The kernel dropped events: everything there may have changed. It is said at once, then after a rest."""
+        rested = self._repaired_at.get(system, -_REPAIR_REST_S) + _REPAIR_REST_S
+        self._repair_due.setdefault(system, rested)
+
+    def forget(self, system: Filesystem) -> None:
+        self._repair_due.pop(system, None)
+        self._repaired_at.pop(system, None)
+
+    def repair(self) -> None:
+        """Some time after events were lost: everything on that file system may have changed."""
+        now = time.monotonic()
+        for system in [s for s, due in self._repair_due.items() if due <= now]:
+            del self._repair_due[system]
+            self._repaired_at[system] = now
+            self.everything(system)
+
+    def everything(self, system: Filesystem) -> None:
+        with self._ledger.lock:
+            for place in system.directories.places:
+                if place.tally is not None:
+                    place.tally.is_dirty = True
+            self._ledger.dirty_datasets |= system.directories.datasets
+
+    def sample(self, systems: Iterable[Filesystem], read_since: Collection[SnapshotId]) -> bool:
+        """Now and then, where opens were not listened for all the time: what was not seen to be read may have been.
+
+        Returns:
+            Whether it was time for that.
+        """
+        now = time.monotonic()
+        if now < self._sample_due:
+            return False
+        self._sample_due = now + self._sample_every_s
+        with self._ledger.lock:
+            for system in systems:
+                if system.has_spared:
+                    system.has_spared = system.duty.is_sparing
+                    for place in system.directories.places:
+                        if place.tally is not None and place.tally.snapshot_id not in read_since:
+                            place.tally.is_dirty = True
+        return True

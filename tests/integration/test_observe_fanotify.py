@@ -782,7 +782,7 @@ from tierd.observe.fanotify_tracker import FanotifyTracker
 from tierd.observe.tracker import Watch
 
 home = Path(sys.argv[1])
-tracker = FanotifyTracker(clock=lambda: datetime.now(UTC), retry_s=0.1)
+tracker = FanotifyTracker(clock=lambda: datetime.now(UTC), retry_s=0.1, loss_felt_s=float(sys.argv[2]))
 tracker.start([
     Watch(snapshot_id=None, dataset="imagenet", path=home),
     Watch(snapshot_id=SnapshotId(1), dataset="imagenet", path=home / "v1"),
@@ -808,7 +808,7 @@ def test_a_stopped_tracker_stops_nobody_and_what_it_lost_is_looked_at_again(smal
         for name in ("v1", "v2"):
             (home / name / "many" / str(number)).mkdir(parents=True)
             (home / name / "many" / str(number) / "f").touch()
-    command = [sys.executable, "-c", _TRACKED, str(home)]
+    command = [sys.executable, "-c", _TRACKED, str(home), "5"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -842,6 +842,10 @@ def test_a_stopped_tracker_stops_nobody_and_what_it_lost_is_looked_at_again(smal
         (home / "v1" / "file").read_text()
         time.sleep(1.5)
         assert 1 in json.loads(json.dumps(ask()["reads"]))
+        wait_for(lambda: ask()["is_degraded"] is False)
+        found = ask()
+        assert (found["lost"], found["snapshots"]) == (1, [])
+        assert "overflowed once" in str(found["detail"])
         process.stdin.close()
 
 
@@ -889,6 +893,7 @@ def test_the_best_back_end_is_chosen(home: Path) -> None:
         try:
             assert tracker.sync(DEADLINE_S)
             assert (tracker.status().name, tracker.status().is_degraded) == ("fanotify", False)
+            assert tracker.status().detail == "opens and changes on 1 file system (fanotify)"
         finally:
             tracker.stop()
 

@@ -20,10 +20,12 @@ class Doubts:
 
     Args:
         sample_every_s: see `sample`.
+        loss_felt_s: see `is_felt`.
     """
 
-    def __init__(self, ledger: Ledger, sample_every_s: float) -> None:
+    def __init__(self, ledger: Ledger, sample_every_s: float, loss_felt_s: float) -> None:
         self._ledger = ledger
+        self._loss_felt_s = loss_felt_s
         self._repair_due: dict[Filesystem, float] = {}
         self._repaired_at: dict[Filesystem, float] = {}
         self._sample_every_s = sample_every_s
@@ -33,6 +35,12 @@ class Doubts:
     def due(self) -> float:
         """When there is something to do next (monotonic)."""
         return min([*self._repair_due.values(), self._sample_due])
+
+    @property
+    def is_felt(self) -> bool:
+        """Whether a loss is yet to be repaired, or was lately. With the lock held."""
+        since = time.monotonic() - self._loss_felt_s
+        return bool(self._repair_due) or any(at > since for at in self._repaired_at.values())
 
     def lost(self, system: Filesystem) -> None:
         """The kernel dropped events: everything there may have changed. It is said at once, then after a rest."""
@@ -47,9 +55,10 @@ class Doubts:
         """Some time after events were lost: everything on that file system may have changed."""
         now = time.monotonic()
         for system in [s for s, due in self._repair_due.items() if due <= now]:
-            del self._repair_due[system]
-            self._repaired_at[system] = now
-            self.everything(system)
+            with self._ledger.lock:
+                del self._repair_due[system]
+                self._repaired_at[system] = now
+                self.everything(system)
 
     def everything(self, system: Filesystem) -> None:
         with self._ledger.lock:

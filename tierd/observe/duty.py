@@ -94,8 +94,9 @@ class Duty:
 
     def coverage(self, now: float) -> float:
         """The share of the last minute or so in which opens were listened for."""
-        self._account(now)
-        return self._heard_s / self._total_s if self._total_s else 1.0
+        passed = max(0.0, now - self._since)
+        heard, total = self._heard_s + (0.0 if self.is_sparing else passed), self._total_s + passed
+        return heard / total if total else 1.0
 
     def _change(self, now: float, *, is_sparing: bool) -> None:
         self._account(now)

@@ -31,7 +31,7 @@ from tierd.observe.holding import Holding
 from tierd.observe.intake import Intake
 from tierd.observe.ledger import Ledger
 from tierd.observe.listening import Listener, ready
-from tierd.observe.tracker import Clock, Dirty, Tracker, TrackerStatus, Watch
+from tierd.observe.tracker import LOSS_FELT_S, Clock, Dirty, Tracker, TrackerStatus, Watch, missing_note, times
 from tierd.observe.who import Who
 
 _PAUSE_S = 0.1
@@ -53,6 +53,7 @@ class FanotifyTracker:
         sample_every_s: seconds after which snapshots of which nothing was seen are reported as dirty, where opens
             were not listened for all the time: measuring them tells their access times.
         hold_every_s: seconds from one look at who holds files open or mapped to the next: each is a read then.
+        loss_felt_s: seconds for which lost events leave it degraded after they were repaired.
 
     Raises:
         OSError: fanotify cannot be used here: EPERM without its capabilities, EINVAL before Linux 5.9.
@@ -67,6 +68,7 @@ class FanotifyTracker:
         retry_s: float = 5.0,
         sample_every_s: float = 3600.0,
         hold_every_s: float = 60.0,
+        loss_felt_s: float = LOSS_FELT_S,
     ) -> None:
         check_rights()
         self._clock = clock
@@ -82,7 +84,7 @@ class FanotifyTracker:
         self._places: dict[Watch, Place] = {}
         self._missing = 0
         self._retry_due = 0.0
-        self._doubts = Doubts(self._ledger, sample_every_s)
+        self._doubts = Doubts(self._ledger, sample_every_s, loss_felt_s)
         self._intake = Intake(self._ledger, who, self._doubts, on_elsewhere=self._look_everywhere)
         self._handed_over: list[Watch] = []
         self._wanted_round = self._done_round = 0
@@ -145,19 +147,12 @@ class FanotifyTracker:
         if self._thread.ident is not None and not self._thread.is_alive():
             faults.append("stopped" if self._is_stopping else "the thread of the tracker ended unexpectedly")
         with self._changed:
-            systems, refused = self._systems.all(), dict(self._systems.refused)
+            notes, refused = self._systems.describe(), dict(self._systems.refused)
             seen, lost, missing, trees = self._intake.seen, self._intake.lost, self._missing, len(self._places)
-            is_pending = self._watches_due
+            is_pending, is_felt = self._watches_due, self._doubts.is_felt
         if lost:
-            faults.append(f"the kernel's queue overflowed {lost} times; each time everything there was looked at again")
-        notes = [f"opens and changes on {len(systems)} file systems (fanotify)"]
-        now = time.monotonic()
-        notes += [
-            f"{os.fsdecode(system.where)} is so busy that opens are listened for only "
-            f"{system.duty.coverage(now):.0%} of the time; access times tell the rest"
-            for system in systems
-            if system.duty.is_sparing
-        ]
+            said = f"the kernel's queue overflowed {times(lost)}; each time everything there is looked at again"
+            (faults if is_felt else notes).append(said)
         if refused and self._fallback is not None:
             other = self._fallback.status()
             which = ", ".join(f"{os.fsdecode(path)} ({reason})" for path, reason in sorted(refused.items()))
@@ -165,7 +160,7 @@ class FanotifyTracker:
             (faults if other.is_degraded else notes).append(f"{note}; {other.detail}" if other.is_degraded else note)
             seen, lost, trees = seen + other.events_seen, lost + other.events_lost, trees + other.watches
         if missing:
-            notes.append(f"{missing} watched paths are missing now")
+            notes.append(missing_note(missing))
         if is_pending:
             notes.append("watches are being set up")
         return TrackerStatus(

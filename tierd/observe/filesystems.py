@@ -81,6 +81,19 @@ class Filesystems:
     def all(self) -> list[Filesystem]:
         return list(self._by_device.values())
 
+    def describe(self) -> list[str]:
+        """What is seen, for people."""
+        count, now = len(self._by_device), time.monotonic()
+        return [
+            f"opens and changes on {count} file {'system' if count == 1 else 'systems'} (fanotify)",
+            *(
+                f"{os.fsdecode(system.where)} is so busy that opens are listened for only "
+                f"{system.duty.coverage(now):.0%} of the time; access times tell the rest, where the mount keeps them"
+                for system in self.all()
+                if system.duty.is_sparing
+            ),
+        ]
+
     def close(self) -> None:
         for system in self.all():
             system.group.close()

@@ -22,6 +22,7 @@ from tierd.config import ObserveConfig
 from tierd.fs.linux import rename_exchange
 from tierd.model.dataset import SnapshotId
 from tierd.model.observation import AccessBatch, Reader
+from tierd.observe.allowance import Allowance
 from tierd.observe.choose import choose
 from tierd.observe.fanotify_tracker import FanotifyTracker
 from tierd.observe.tracker import Dirty, Tracker, Watch
@@ -847,6 +848,57 @@ def test_a_stopped_tracker_stops_nobody_and_what_it_lost_is_looked_at_again(smal
         assert (found["lost"], found["snapshots"]) == (1, [])
         assert "overflowed once" in str(found["detail"])
         process.stdin.close()
+
+
+def without_time(tracker: FanotifyTracker) -> None:
+    """As after half a minute in which somebody made ten thousand directories a second."""
+    tracker._intake._for_changes = Allowance(share=0.0, most_s=0.0)
+
+
+def test_changes_that_are_not_looked_up_are_repaired_later_and_are_no_loss(
+    home: Path, make: Make, clock: FakeClock
+) -> None:
+    tracker = make(*all_watches(home))
+    chmod, unknown = "os.chmod(sys.argv[1], 0o600)", home / "v2" / "deep" / "er" / "file"
+    read(home / "v1" / "file")
+    assert set(taken(tracker, clock)) == {ONE}
+    without_time(tracker)
+    write(home / "v1" / "file")  # in a directory that is known
+    assert taken(tracker, clock)[ONE].writes > 0
+    assert dirty(tracker) == Dirty(snapshots=frozenset({ONE}))
+    assert tracker.status().detail == "opens and changes on 1 file system (fanotify)"
+    python(chmod, unknown)
+    assert taken(tracker, clock) == {}
+    assert "so many directories change" in tracker.status().detail
+    (due,) = tracker._doubts._repair_due.items()
+    assert due[1] - time.monotonic() > 50
+    tracker._doubts._repair_due[due[0]] = 0.0  # a minute has passed
+    assert dirty(tracker) == Dirty(snapshots=frozenset({ONE, TWO}), datasets=frozenset({"imagenet"}))
+    status = tracker.status()
+    assert (status.is_degraded, status.events_lost) == (False, 0)
+    assert "so many" not in status.detail
+    python(chmod, unknown)
+    assert tracker.sync(DEADLINE_S)
+    assert tracker._doubts._repair_due[due[0]] - time.monotonic() > 500  # measuring it all again and again costs more
+
+
+def test_a_directory_moved_while_there_is_no_time_counts_where_it_is(home: Path, make: Make, clock: FakeClock) -> None:
+    tracker = make(*all_watches(home))
+    read(home / "v1" / "deep" / "er" / "file")
+    assert set(taken(tracker, clock)) == {ONE}
+    without_time(tracker)
+    python("os.rename(sys.argv[1] + '/v1/deep', sys.argv[1] + '/v2/from_v1')", home)
+    assert taken(tracker, clock) == {}
+    read(home / "v2" / "from_v1" / "er" / "file")
+    assert set(taken(tracker, clock)) == {TWO}
+
+
+def test_what_tierd_itself_changes_is_always_looked_up(home: Path, make: Make) -> None:
+    tracker = make(*all_watches(home))
+    without_time(tracker)
+    (home / "v1" / "deep" / "er" / "file").write_text("more")
+    assert dirty(tracker) == Dirty(snapshots=frozenset({ONE}))
+    assert "so many" not in tracker.status().detail
 
 
 _WITHOUT = """

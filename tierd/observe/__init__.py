@@ -6,8 +6,8 @@ that means for those already known · tracker: the interface of access tracking;
 who, cgroups: who it was.
 
 Parts of fanotify_tracker: filesystems: what is marked · listening, duty: when opens are listened for · intake: what
-events mean · directories: whose an event is · doubts: what may not have been seen · holders, holding: who has files
-open or mapped since before anybody listened.
+events mean · directories: whose an event is, allowance: how much time that may take · doubts: what was not seen ·
+holders, holding: who has files open or mapped since before anybody listened.
 
 Nothing here knows the catalog: observations are values of `tierd.model`, and the daemon carries them over.
 """

@@ -8,7 +8,8 @@ an epoch over a million files costs a few hundred. Opens are reported all the ti
 now and then while they are many (see `duty`); changes always are.
 
 Nobody waits for tierd: the queue may overflow (16,384 events), which is repaired by a look at everything on that
-file system; whoever reads does not notice.
+file system; whoever reads does not notice. Nor can anybody keep it busy: where directories change by the ten thousand a
+second, what lies there is measured some minutes later instead.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ class FanotifyTracker:
         if self._thread.ident is not None and not self._thread.is_alive():
             faults.append("stopped" if self._is_stopping else "the thread of the tracker ended unexpectedly")
         with self._changed:
-            notes, refused = self._systems.describe(), dict(self._systems.refused)
+            notes, refused = self._systems.describe() + self._doubts.describe(), dict(self._systems.refused)
             seen, lost, missing, trees = self._intake.seen, self._intake.lost, self._missing, len(self._places)
             is_pending, is_felt = self._watches_due, self._doubts.is_felt
         if lost:
@@ -253,7 +254,8 @@ class FanotifyTracker:
                 self._is_busy = True
                 self._intake.take_in(system, events, self._clock())
         self._intake.look_at_postponed(is_wanted=wanted > self._done_round)
-        self._doubts.repair()
+        if self._doubts.repair():
+            self._look_everywhere()  # names may have changed as well
         self._look_at_holders()
         if self._doubts.sample(self._systems.all(), self._intake.read_since):
             self._intake.read_since.clear()

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from tierd.fs.fanotify import CHANGES, MOVED, NAMES, ONDIR, Q_OVERFLOW, Event
 from tierd.model.dataset import SnapshotId
 from tierd.model.observation import Reader
+from tierd.observe.allowance import Allowance
 from tierd.observe.directories import Owner, Place
 from tierd.observe.doubts import Doubts
 from tierd.observe.filesystems import Filesystem
@@ -23,8 +24,11 @@ from tierd.observe.who import Who
 _GRACE = timedelta(seconds=0.3)
 """An open says nothing of its kind: when the same process writes in the same directory before this, it was no read."""
 _MOST_OPENS = 4096
-_LOOK_UPS_PER_S = 1000
-"""Directories looked up for opens (some 20 µs each) while these are many; who is left out is seen in another window."""
+_FOR_OPENS = 0.02
+"""Of a core, to look up directories for opens while these are many; who is left out is seen in another window."""
+_FOR_CHANGES, _SAVED_UP_S = 0.05, 1.0
+"""The same for changes: one who makes ten thousand directories a second must not keep tierd busy. What is saved up is
+enough for some 50,000 of them; after that, what changed is found by measuring."""
 _AT_ONCE = 128
 """Events worked on while others wait: some milliseconds, if every directory and process is a new one."""
 _REST = 19.0
@@ -36,7 +40,7 @@ class Intake:
     """Used by the tracker's thread, except for `settle`.
 
     Args:
-        doubts: told of lost events.
+        doubts: told of lost events, and of those that were skipped.
         on_elsewhere: called when something else is at a watched path, or nothing.
 
     Attributes:
@@ -51,8 +55,8 @@ class Intake:
         self._on_elsewhere = on_elsewhere
         self.seen = self.lost = 0
         self.read_since: set[SnapshotId] = set()
-        self._look_ups = 0
-        self._look_ups_since = 0.0
+        self._for_opens = Allowance(_FOR_OPENS, _FOR_OPENS)
+        self._for_changes = Allowance(_FOR_CHANGES, _SAVED_UP_S)
         self._opens: dict[tuple[bytes, int], tuple[Tally, Reader, datetime]] = {}
         self._postponed: dict[Filesystem, set[Place]] = {}
         self._rests_until = 0.0
@@ -81,19 +85,29 @@ class Intake:
                 continue
             if not mask & CHANGES and mask & ONDIR:
                 continue  # somebody looks at a directory
-            may_look_up = bool(mask & CHANGES) or not system.duty.is_sparing or self._may_look_up()
-            owner = system.directories.owner(handle, may_look_up=may_look_up)
+            owner = system.directories.known(handle) or self._look_up(system, mask, pid, handle)
             if owner is not None and owner.is_somebodys:
                 if mask & NAMES:
                     self._look_again(system, owner.below, looked_at)
                 self._take_in_one(system, owner, mask, pid, handle, now)
 
-    def _may_look_up(self) -> bool:
-        now = time.monotonic()
-        if now - self._look_ups_since >= 1.0:
-            self._look_ups_since, self._look_ups = now, 0
-        self._look_ups += 1
-        return self._look_ups <= _LOOK_UPS_PER_S
+    def _look_up(self, system: Filesystem, mask: int, pid: int, handle: bytes) -> Owner | None:
+        """Whose directory this is; None when there is no time to ask."""
+        if not mask & CHANGES and not system.duty.is_sparing:
+            return system.directories.look_up(handle)
+        allowance = self._for_changes if mask & CHANGES else self._for_opens
+        # What tierd itself makes is always looked up: making it takes far longer.
+        if not allowance.has_some(time.monotonic()) and not (mask & CHANGES and self._who.look(pid).is_ours):
+            if mask & CHANGES:
+                self._doubts.skipped(system)
+            if mask & MOVED and mask & ONDIR:
+                system.directories.forget()
+            return None
+        began = time.thread_time()
+        try:
+            return system.directories.look_up(handle)
+        finally:
+            allowance.spend(time.thread_time() - began)
 
     def _take_in_one(self, system: Filesystem, owner: Owner, mask: int, pid: int, handle: bytes, now: datetime) -> None:
         if mask & MOVED and mask & ONDIR:

@@ -138,10 +138,7 @@ class FanotifyTracker:
 
     def drain_dirty(self) -> Dirty:
         own = self._ledger.drain_dirty()
-        if self._fallback is None:
-            return own
-        other = self._fallback.drain_dirty()
-        return Dirty(datasets=own.datasets | other.datasets, snapshots=own.snapshots | other.snapshots)
+        return own if self._fallback is None else own | self._fallback.drain_dirty()
 
     def status(self) -> TrackerStatus:
         faults: list[str] = []

@@ -67,6 +67,9 @@ class Dirty:
     datasets: frozenset[str] = frozenset()
     snapshots: frozenset[SnapshotId] = frozenset()
 
+    def __or__(self, other: Dirty) -> Dirty:
+        return Dirty(datasets=self.datasets | other.datasets, snapshots=self.snapshots | other.snapshots)
+
 
 def times(count: int) -> str:
     """For `TrackerStatus.detail`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tierd.config import s3_values, values
+from tierd.config import s3_values, schedule_values, values
 from tierd.config.values import Reader
 from tierd.model.tier import TierKind
 
@@ -126,6 +126,14 @@ VALUE = (
     Key("daily_writes", values.size_or_unlimited),
     Key("stall_hour_price", values.money_or_none),
 )
+SCHEDULE = (
+    Key("name", values.name, is_required=True),
+    Key("snapshots", schedule_values.snapshots, is_required=True),
+    Key("cron", schedule_values.cron, is_required=True),
+    Key("for", values.duration, "use_for", is_required=True),
+    Key("time_zone", schedule_values.time_zone),
+    Key("lead", schedule_values.lead),
+)
 LOG = (
     Key("level", values.choice("debug", "info", "warning", "error")),
     Key("format", values.choice("text", "json")),
@@ -142,6 +150,7 @@ SECTIONS: dict[str, Sequence[Key]] = {
     "datasets": DATASET,
     "datasets.policy": POLICY,
     "defaults": POLICY,
+    "schedules": SCHEDULE,
     "api": API,
     "mover": MOVER,
     "observe": OBSERVE,
@@ -152,7 +161,7 @@ SECTIONS: dict[str, Sequence[Key]] = {
 OF_KIND: dict[TierKind, Sequence[Key]] = {TierKind.POSIX: POSIX, TierKind.S3: S3}
 """Keys that only tiers of one kind have."""
 
-LISTED = frozenset({"tiers", "datasets"})
+LISTED = frozenset({"tiers", "datasets", "schedules"})
 """Sections that are arrays of tables."""
 INNER = {"tiers": ("prices",), "datasets": ("policy",), "api": ("tokens",)}
 """Tables inside a section."""

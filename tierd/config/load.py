@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tierd.config import policies, rules, s3_rules
+from tierd.config import policies, rules, s3_rules, schedule_rules
 from tierd.config.document import Document, Draft, parse_toml, read_document
 from tierd.config.fault import Fault, Faults, Mounts
 from tierd.config.own_places import check_own_places, place_s3
 from tierd.config.places import check_places
+from tierd.config.schedule_values import system_zone
 from tierd.config.settings import ApiConfig, Config, LogConfig, MoverConfig, ObserveConfig
 from tierd.errors import ConfigError
 from tierd.model.dataset import Dataset
 from tierd.model.policy import Policy
 from tierd.model.s3 import Prices, S3Settings
+from tierd.model.schedule import Schedule
 from tierd.model.tier import Tier
 from tierd.model.value import Judgement
 
@@ -65,6 +67,7 @@ def _read(path: Path, mounts: Mounts, faults: Faults) -> Document | None:
     rules.check_rules(document, faults)
     policies.check_policies(document, faults)
     s3_rules.check_s3(document, faults)
+    schedule_rules.check_schedules(document, faults)
     check_places(document, mounts, faults)
     check_own_places(document, mounts, faults)
     place_s3(document)
@@ -78,6 +81,7 @@ def _build(document: Document, source: Path) -> Config:
         datasets=tuple(
             Dataset(**draft.values, policy=replace(defaults, **draft.policy)) for draft in document.datasets
         ),
+        schedules=tuple(_schedule(draft) for draft in document.schedules),
         **document.top,
         api=ApiConfig(**document.sections["api"]),
         mover=MoverConfig(**document.sections["mover"]),
@@ -86,6 +90,11 @@ def _build(document: Document, source: Path) -> Config:
         log=LogConfig(**document.sections["log"]),
         source=source,
     )
+
+
+def _schedule(draft: Draft) -> Schedule:
+    read = Schedule(**draft.values)
+    return read if read.time_zone is not None else replace(read, time_zone=system_zone())
 
 
 def _tier(draft: Draft) -> Tier:

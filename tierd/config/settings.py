@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tierd.model.dataset import Dataset
+from tierd.model.schedule import Schedule
 from tierd.model.tier import Tier
 from tierd.model.value import Judgement
 
@@ -93,6 +94,7 @@ class Config:
 
     tiers: tuple[Tier, ...]
     datasets: tuple[Dataset, ...]
+    schedules: tuple[Schedule, ...] = ()
     database: Path = Path("/var/lib/tierd/tierd.db")
     view: Path = Path("/run/tierd/view")
     decide_interval_s: float = 30.0

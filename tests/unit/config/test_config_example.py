@@ -16,6 +16,7 @@ from tierd.config.keys import Key
 from tierd.model.dataset import Dataset
 from tierd.model.policy import Policy
 from tierd.model.s3 import Prices, S3Settings
+from tierd.model.schedule import Schedule
 from tierd.model.tier import Tier
 from tierd.model.value import Judgement
 
@@ -23,6 +24,7 @@ EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 RAW: dict[str, Any] = tomllib.loads(EXAMPLE.read_text())
 UNCOMMENTED = re.sub(r"^#(?=[^ \n])", "", EXAMPLE.read_text(), flags=re.MULTILINE)
 CLOUD: dict[str, Any] = tomllib.loads(UNCOMMENTED)["tiers"][2]
+SCHEDULE: dict[str, Any] = tomllib.loads(UNCOMMENTED)["schedules"][0]
 
 SECTIONS: list[tuple[str, type, Sequence[Key], dict[str, Any]]] = [
     ("tiers", Tier, (*keys.TIER, *keys.POSIX), RAW["tiers"][0]),
@@ -30,6 +32,7 @@ SECTIONS: list[tuple[str, type, Sequence[Key], dict[str, Any]]] = [
     ("prices", Prices, keys.PRICES, CLOUD["prices"]),
     ("datasets", Dataset, keys.DATASET, RAW["datasets"][0]),
     ("defaults", Policy, keys.POLICY, RAW["defaults"]),
+    ("schedules", Schedule, keys.SCHEDULE, SCHEDULE),
     ("api", ApiConfig, keys.API, RAW["api"]),
     ("mover", MoverConfig, keys.MOVER, RAW["mover"]),
     ("observe", ObserveConfig, keys.OBSERVE, RAW["observe"]),
@@ -48,7 +51,7 @@ NOT_WRITTEN = {
     ("", "source"): "is the file",
     **{
         ("", section): "a table of its own"
-        for section in ("tiers", "datasets", "api", "mover", "observe", "value", "log")
+        for section in ("tiers", "datasets", "schedules", "api", "mover", "observe", "value", "log")
     },
 }
 FOLLOWS = {("s3", "state"): "from the database's path and the tier's name"}
@@ -109,4 +112,6 @@ def test_what_is_unset_by_default_is_called_so_in_the_example() -> None:
 def test_tables_inside_sections_are_shown() -> None:
     assert RAW["api"]["tokens"] == ApiConfig().tokens == {}
     assert any("policy" in dataset for dataset in RAW["datasets"])
-    assert set(RAW) == {key.name for key in keys.TOP} | {name for name in keys.SECTIONS if "." not in name}
+    assert set(RAW) | {"schedules"} == {key.name for key in keys.TOP} | {
+        name for name in keys.SECTIONS if "." not in name
+    }

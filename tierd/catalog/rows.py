@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from tierd.model.announced import Announcement, AnnouncementId
 from tierd.model.dataset import Snapshot, SnapshotId, SnapshotRef
 from tierd.model.event import Event
 from tierd.model.hold import Hold, HoldId
@@ -107,6 +108,19 @@ def hold(r: AnyRow) -> Hold:
         # An ended hold is over since then, whatever it was promised.
         expires_at=r.expires_at if r.ended_at is None else r.ended_at,
         generation=r.generation,
+        note=r.note,
+    )
+
+
+def announcement(r: AnyRow) -> Announcement:
+    return Announcement(
+        id=AnnouncementId(r.id),
+        snapshot_id=SnapshotId(r.snapshot_id),
+        source=r.source,
+        holder=r.holder,
+        use_at=r.use_at,
+        until=r.until,
+        confidence=r.confidence,
         note=r.note,
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from tierd.catalog import events, rows
 from tierd.catalog.lookup import snapshot_by_id
@@ -23,7 +23,8 @@ HORIZON = timedelta(days=3660)
 _OPEN = announcement.c.ended_at.is_(None)
 _SAID = ("source", "holder", "use_at", "until", "confidence", "note")
 """What a repetition with the same request key may change."""
-_NEWEST = 500
+_NEWEST = 50_000
+"""Events that are looked through for what became of schedules: a history of years is not."""
 
 
 def open_announcements(conn: Connection, snapshot_id: SnapshotId | None, now: datetime) -> list[Announcement]:
@@ -119,7 +120,9 @@ class Announcing(Session):
 
     def schedule_events(self) -> Mapping[str, Event]:
         """What last became of each schedule, by its name, as far as recent history tells."""
-        query = select(event).where(event.c.kind.like("schedule.%")).order_by(event.c.id.desc()).limit(_NEWEST)
+        newest = select(func.coalesce(func.max(event.c.id), 0)).scalar_subquery()
+        query = select(event).where(event.c.id > newest - _NEWEST, event.c.kind.like("schedule.%"))
+        query = query.order_by(event.c.id.desc())
         found: dict[str, Event] = {}
         with self._reading() as conn:
             for each in (rows.event(r) for r in conn.execute(query)):

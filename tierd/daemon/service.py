@@ -20,20 +20,21 @@ from tierd.catalog import Catalog
 from tierd.config import Config, Mounts, load
 from tierd.daemon.notify import Notifier
 from tierd.daemon.observer import Observer
+from tierd.daemon.scheduler import Scheduler
 from tierd.daemon.sweeper import Sweeper
 from tierd.daemon.tiers import Tiers
 from tierd.decide import plan
 from tierd.decide.policies import SCORES
 from tierd.errors import ConfigError, Conflict, NotFound, TierdError
 from tierd.model.observation import AccessBatch, TrackerStatus
-from tierd.model.plan import Action, Step
+from tierd.model.plan import Action, Step, View
 from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
 from tierd.model.transfer import Progress, TransferId, TransferKind
 from tierd.model.value import Cost
 from tierd.move.mover import Mover
 from tierd.observe.choose import choose
-from tierd.serve import ApiServer, create_app
+from tierd.serve import ApiServer, create_app, parts_of
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +69,10 @@ class Daemon:
             config, self.catalog, self.clock, self.tiers.usage, self.observer, on_end=self._transfer_ended
         )
         self.sweeper = Sweeper(self.tiers, self.mover.live_keys)
-        self.server = ApiServer(
-            create_app(config=config, catalog=self.catalog, ports=self, clock=self.clock), config.api
-        )
+        app = create_app(config=config, catalog=self.catalog, ports=self, clock=self.clock)
+        self.server = ApiServer(app, config.api)
+        # With the API's own admission: two of them would both promise the same room.
+        self.scheduler = Scheduler(config.schedules, self.catalog, parts_of(app).warming)
         self._notifier = Notifier()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -155,6 +157,7 @@ class Daemon:
                 self.observer.rescan()
             for lease in self.catalog.expire_leases(self.clock()):
                 log.info("lease %s of %s expired", lease.id, lease.holder)
+            self.catalog.expire_announcements(self.clock())
             if self.observer.is_ready:
                 self._decide()
                 self.mover.tick()
@@ -171,17 +174,19 @@ class Daemon:
             return
         self._decide_at = time.monotonic() + self.config.decide_interval_s
         now = self.clock()
-        view = replace(
-            self.catalog.view(self.config.tiers, self.config.datasets, self.tiers.usage(), now=now),
-            costs=self.costs(),
-            judgement=self.config.value,
-        )
+        view = self._view(now)
+        if self.scheduler.tick(view, now):
+            view = self._view(now)
         for step in plan(view, now).steps:
             try:
                 self._order(step, now)
             except (Conflict, NotFound) as error:
                 # It was warmed, held, deleted or put back since the view was read: the next plan knows.
                 log.info("%s of %s is not begun: %s", step.action, step.ref, error)
+
+    def _view(self, now: datetime) -> View:
+        view = self.catalog.view(self.config.tiers, self.config.datasets, self.tiers.usage(), now=now)
+        return replace(view, costs=self.costs(), judgement=self.config.value)
 
     def _prune(self) -> None:
         if time.monotonic() >= self._prune_at:

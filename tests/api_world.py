@@ -19,9 +19,12 @@ from fastapi import FastAPI
 
 from tierd.catalog import Catalog
 from tierd.config import ApiConfig, Config
+from tierd.daemon.living import tie_to
 from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.effect import DropPlacement, PutPlacement
+from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, Measure
+from tierd.model.phase import by_phase
 from tierd.model.placement import PlacementState
 from tierd.model.policy import Policy
 from tierd.model.s3 import Counts
@@ -80,6 +83,9 @@ class FakePorts:
 
     def wake(self) -> None:
         self.wakes += 1
+
+    def tie_to(self, pid: int) -> Tie | None:
+        return tie_to(pid)
 
     def costs(self) -> Mapping[TierName, Cost]:
         if self.rate is None:
@@ -204,9 +210,12 @@ def api_world(root: Path, *, api: ApiConfig | None = None) -> Iterator[ApiWorld]
         Tier(name=HDD, root=root / "hdd", rank=1, high=0.95, low=0.9),
     )
     policy = Policy(migrate_after=timedelta(days=14), release_after=timedelta(days=30))
+    policies = by_phase(policy, {})
     datasets = (
-        Dataset(name="imagenet", path=root / "flash" / "imagenet", home=FLASH, policy=policy),
-        Dataset(name="laion", path=root / "flash" / "laion", home=FLASH, pattern=None, policy=policy),
+        Dataset(name="imagenet", path=root / "flash" / "imagenet", home=FLASH, policy=policy, policies=policies),
+        Dataset(
+            name="laion", path=root / "flash" / "laion", home=FLASH, pattern=None, policy=policy, policies=policies
+        ),
     )
     tokens = {hashlib.sha256(token.encode()).hexdigest(): role for role, token in TOKENS.items()}
     config = Config(tiers=tiers, datasets=datasets, database=root / "tierd.db", api=api or ApiConfig(tokens=tokens))

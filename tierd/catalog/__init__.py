@@ -17,6 +17,7 @@ from tierd.catalog.noting import EPISODE_GAP
 from tierd.catalog.rebuilding import Rebuilding, Restored
 from tierd.catalog.settings import Settings
 from tierd.catalog.snapshots import Snapshots
+from tierd.catalog.ties import Ties
 from tierd.catalog.transfers import Transfers
 from tierd.catalog.view import CatalogCounts, TransferCount, Views
 
@@ -44,6 +45,7 @@ class Catalog(
     Views,
     Rebuilding,
     Measured,
+    Ties,
     Announcing,
 ):
     """The open catalog, one part per subject; `Catalog.open(path)` opens it.

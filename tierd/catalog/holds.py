@@ -14,10 +14,10 @@ from tierd.catalog.session import Session
 from tierd.errors import Conflict, InvalidRequest, NotFound
 from tierd.model.dataset import SnapshotId
 from tierd.model.event import Detail
-from tierd.model.hold import Hold, HoldId, HoldKind
+from tierd.model.hold import Hold, HoldId, HoldKind, Tie
 
 _OPEN = hold.c.ended_at.is_(None)
-_EXPIRED_HINT = "Ask for the snapshot again: `tierd warm` gives a new lease."
+EXPIRED_HINT = "Ask for the snapshot again: `tierd warm` gives a new lease."
 
 
 def active_holds(conn: Connection, snapshot_id: SnapshotId | None, now: datetime) -> list[Hold]:
@@ -27,7 +27,7 @@ def active_holds(conn: Connection, snapshot_id: SnapshotId | None, now: datetime
     return [rows.hold(r) for r in conn.execute(query)]
 
 
-def _row(conn: Connection, hold_id: HoldId) -> rows.AnyRow:
+def hold_row(conn: Connection, hold_id: HoldId) -> rows.AnyRow:
     row = conn.execute(select(hold).where(hold.c.id == hold_id)).one_or_none()
     if row is None:
         raise NotFound(f"there is no lease {hold_id}", hint="`tierd status` shows what is held.")
@@ -40,9 +40,9 @@ def _note(conn: Connection, h: Hold, kind: str, now: datetime) -> None:
     events.append_about(conn, snapshot_by_id(conn, h.snapshot_id), kind, now=now, message=h.note or "", detail=detail)
 
 
-def _change(conn: Connection, hold_id: HoldId, kind: str, now: datetime, **values: Any) -> Hold:
+def change(conn: Connection, hold_id: HoldId, kind: str, now: datetime, **values: Any) -> Hold:
     conn.execute(update(hold).where(hold.c.id == hold_id).values(**values))
-    changed = rows.hold(_row(conn, hold_id))
+    changed = rows.hold(hold_row(conn, hold_id))
     _note(conn, changed, kind, now)
     return changed
 
@@ -52,12 +52,12 @@ def _add(conn: Connection, event_kind: str, *, snapshot_id: SnapshotId, now: dat
     if about.gone_at is not None:
         raise Conflict(f"{about.ref} is gone", hint="Its directory was removed; there is nothing to hold.")
     row = insert(hold).values(snapshot_id=snapshot_id, since=now, renewed_at=now, generation=1, **values)
-    added = rows.hold(_row(conn, HoldId(conn.execute(row).lastrowid)))
+    added = rows.hold(hold_row(conn, HoldId(conn.execute(row).lastrowid)))
     _note(conn, added, event_kind, now)
     return added
 
 
-def _expiry(ttl: timedelta, now: datetime) -> datetime:
+def expiry(ttl: timedelta, now: datetime) -> datetime:
     try:
         expires_at = now + ttl
     except OverflowError as e:
@@ -65,6 +65,12 @@ def _expiry(ttl: timedelta, now: datetime) -> datetime:
     if expires_at <= now:
         raise InvalidRequest(f"a lease of {ttl} holds nothing", hint="Give a duration greater than zero.")
     return expires_at
+
+
+def columns(tie: Tie | None) -> dict[str, Any]:
+    """The columns of a hold that say what it is tied to."""
+    known = tie or Tie()
+    return {"pid": known.pid, "pid_started": known.pid_started, "boot_id": known.boot_id, "job": known.job}
 
 
 class Holds(Session):
@@ -79,31 +85,36 @@ class Holds(Session):
         now: datetime,
         request_key: str | None = None,
         note: str | None = None,
+        tie: Tie | None = None,
     ) -> Hold:
         """Hold a snapshot for a while.
 
         Args:
             request_key: names the caller's request: asking again with it renews the same lease (never shortens it).
+            tie: what it ends with.
 
         Raises:
             NotFound: there is no such snapshot.
             Conflict: the snapshot is gone, or the request key is in use for another one.
         """
-        expires_at = _expiry(ttl, now)
+        expires_at = expiry(ttl, now)
         with self._writing() as conn:
             same = None
             if request_key is not None:
                 same = conn.execute(select(hold).where(hold.c.request_key == request_key, _OPEN)).one_or_none()
             if same is not None and same.expires_at <= now:  # not swept yet: it is over all the same
-                _change(conn, same.id, "lease.expired", now, ended_at=same.expires_at)
+                change(conn, same.id, "lease.expired", now, ended_at=same.expires_at)
                 same = None
             if same is None:
                 lease = {"kind": HoldKind.LEASE, "holder": holder, "expires_at": expires_at, "note": note}
+                lease |= columns(tie)
                 return _add(conn, "lease.granted", snapshot_id=snapshot_id, now=now, request_key=request_key, **lease)
             if same.snapshot_id != snapshot_id:
                 raise Conflict(f"request key {request_key!r} is in use for another snapshot")
-            values = {"expires_at": max(same.expires_at, expires_at), "renewed_at": now}
-            return _change(conn, same.id, "lease.renewed", now, generation=same.generation + 1, **values)
+            values: dict[str, Any] = {"expires_at": max(same.expires_at, expires_at), "renewed_at": now}
+            if tie is not None:
+                values |= columns(tie)
+            return change(conn, same.id, "lease.renewed", now, generation=same.generation + 1, **values)
 
     def renew_lease(self, hold_id: HoldId, ttl: timedelta, now: datetime, generation: int | None = None) -> Hold:
         """Let a lease end `ttl` from now.
@@ -115,17 +126,17 @@ class Holds(Session):
             NotFound: there is no such lease.
             Conflict: it ended, or was renewed by someone else since.
         """
-        expires_at = _expiry(ttl, now)
+        expires_at = expiry(ttl, now)
         with self._writing() as conn:
-            row = _row(conn, hold_id)
+            row = hold_row(conn, hold_id)
             if row.kind != HoldKind.LEASE:
                 raise Conflict(f"hold {hold_id} is a pin and needs no renewal")
             if row.ended_at is not None or row.expires_at <= now:
-                raise Conflict(f"lease {hold_id} of {row.holder} has ended", hint=_EXPIRED_HINT)
+                raise Conflict(f"lease {hold_id} of {row.holder} has ended", hint=EXPIRED_HINT)
             if generation is not None and generation != row.generation:
                 raise Conflict(f"lease {hold_id} is at generation {row.generation}, not {generation}")
             values = {"expires_at": expires_at, "renewed_at": now, "generation": row.generation + 1}
-            return _change(conn, hold_id, "lease.renewed", now, **values)
+            return change(conn, hold_id, "lease.renewed", now, **values)
 
     def end_lease(self, hold_id: HoldId, now: datetime) -> None:
         """End a lease; nothing happens if it has ended already.
@@ -135,11 +146,11 @@ class Holds(Session):
             Conflict: it is a pin.
         """
         with self._writing() as conn:
-            row = _row(conn, hold_id)
+            row = hold_row(conn, hold_id)
             if row.kind != HoldKind.LEASE:
                 raise Conflict(f"hold {hold_id} is a pin", hint="Remove it with `tierd unpin`.")
             if row.ended_at is None:
-                _change(conn, hold_id, "lease.ended", now, ended_at=min(now, row.expires_at))
+                change(conn, hold_id, "lease.ended", now, ended_at=min(now, row.expires_at))
 
     def expire_leases(self, now: datetime) -> list[Hold]:
         """End the leases whose time is over; return them."""
@@ -149,7 +160,7 @@ class Holds(Session):
                 return []
         with self._writing() as conn:
             return [
-                _change(conn, r.id, "lease.expired", now, ended_at=r.expires_at) for r in conn.execute(due).fetchall()
+                change(conn, r.id, "lease.expired", now, ended_at=r.expires_at) for r in conn.execute(due).fetchall()
             ]
 
     def pin(self, snapshot_id: SnapshotId, holder: str, now: datetime, note: str | None = None) -> Hold:
@@ -175,7 +186,7 @@ class Holds(Session):
             ).one_or_none()
             if present is None:
                 return False
-            _change(conn, present.id, "pin.removed", now, ended_at=now)
+            change(conn, present.id, "pin.removed", now, ended_at=now)
             return True
 
     def holds(self, snapshot_id: SnapshotId | None = None, *, now: datetime) -> list[Hold]:
@@ -190,4 +201,4 @@ class Holds(Session):
             NotFound: there is none with this id.
         """
         with self._reading() as conn:
-            return rows.hold(_row(conn, hold_id))
+            return rows.hold(hold_row(conn, hold_id))

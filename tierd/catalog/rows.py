@@ -12,7 +12,7 @@ from sqlalchemy import Row
 from tierd.model.announced import Announcement, AnnouncementId
 from tierd.model.dataset import Snapshot, SnapshotId, SnapshotRef
 from tierd.model.event import Event
-from tierd.model.hold import Hold, HoldId
+from tierd.model.hold import Hold, HoldId, Tie
 from tierd.model.placement import Placement
 from tierd.model.tier import TierName
 from tierd.model.transfer import Transfer, TransferId
@@ -109,7 +109,15 @@ def hold(r: AnyRow) -> Hold:
         expires_at=r.expires_at if r.ended_at is None else r.ended_at,
         generation=r.generation,
         note=r.note,
+        renewed_at=r.renewed_at,
+        tie=_tie(r),
     )
+
+
+def _tie(r: AnyRow) -> Tie | None:
+    if r.pid is None and r.job is None:
+        return None
+    return Tie(pid=r.pid, pid_started=r.pid_started, boot_id=r.boot_id, job=r.job)
 
 
 def announcement(r: AnyRow) -> Announcement:

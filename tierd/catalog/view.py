@@ -16,6 +16,7 @@ from tierd.catalog.engine import Opened
 from tierd.catalog.holds import active_holds
 from tierd.catalog.schema import event, hold, placement, snapshot, transfer
 from tierd.catalog.session import Session
+from tierd.catalog.settings import in_given_phases
 from tierd.model.announced import Announcement
 from tierd.model.dataset import Dataset, Snapshot, SnapshotId
 from tierd.model.hold import Hold, HoldKind
@@ -142,11 +143,13 @@ class Views(Session):
         *,
         now: datetime,
     ) -> View:
-        """Everything a decision may look at, as of one moment: the snapshots of these datasets, and their orphans."""
-        configured = {d.name: d for d in datasets}
+        """Everything a decision may look at, as of one moment: the snapshots of these datasets, and their orphans.
+
+        Every dataset is in the phase that an operator gave it.
+        """
         ours = (
             select(snapshot)
-            .where(snapshot.c.dataset.in_(configured))
+            .where(snapshot.c.dataset.in_([d.name for d in datasets]))
             .order_by(snapshot.c.dataset, snapshot.c.name, snapshot.c.id)
         )
         present = ours.where(snapshot.c.gone_at.is_(None))
@@ -156,6 +159,7 @@ class Views(Session):
         holds: defaultdict[SnapshotId, list[Hold]] = defaultdict(list)
         announced: defaultdict[SnapshotId, list[Announcement]] = defaultdict(list)
         with self._reading() as conn:
+            configured = {d.name: d for d in in_given_phases(conn, datasets)}
             found = self._kept_snapshots.values(conn.execute(present).all())
             left = self._kept_orphans.values(conn.execute(orphaned).all())
             for p in self._kept_placements.values(conn.execute(copies).all()):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 import click
 
@@ -12,7 +13,29 @@ from tierd.cli.options import DURATION, Ask, ref_argument, remote
 from tierd.cli.terminal import line, local, table, until
 
 if TYPE_CHECKING:
-    from tierd.client import Lease
+    from tierd.client import Lease, Tie
+
+
+_P = ParamSpec("_P")
+
+
+def tied(verb: Callable[_P, None]) -> Callable[_P, None]:
+    """The options that say what a lease ends with."""
+    verb = click.option(
+        "--job", metavar="ID", help="Ends with this Slurm job (squeue is asked), and goes on while it lives."
+    )(verb)
+    return click.option(
+        "--pid", type=click.IntRange(1), metavar="PID", help="Ends with this process, and goes on while it lives: $$."
+    )(verb)
+
+
+def tie_to(pid: int | None, job: str | None) -> Tie | None:
+    """What the options say (UsageError when they say two things)."""
+    from tierd.client import Tie
+
+    if pid is not None and job is not None:
+        raise click.UsageError("a lease ends with one thing: name --pid or --job")
+    return None if pid is None and job is None else Tie(pid=pid, job=job)
 
 
 @click.group("lease")
@@ -30,15 +53,18 @@ def lease() -> None:
 )
 @click.option("--holder", metavar="TEXT", help="Who holds it, for people; you and your process by default.")
 @click.option("--note", metavar="TEXT", help="What for, for people.")
+@tied
 @remote
-def grant(ask: Ask, ref: str, ttl: timedelta, holder: str | None, note: str | None) -> None:
+def grant(
+    ask: Ask, ref: str, ttl: timedelta, holder: str | None, note: str | None, pid: int | None, job: str | None
+) -> None:
     """Hold a snapshot where it is, without warming it. Prints the lease's id.
 
     \b
     id=$(tierd lease grant imagenet/v3 --lease 8h)
     tierd lease end "$id"
     """
-    granted = ask.daemon.grant_lease(ref, ttl, holder=holder or calling_process(), note=note)
+    granted = ask.daemon.grant_lease(ref, ttl, holder=holder or calling_process(), note=note, tie=tie_to(pid, job))
     if ask.as_json:
         ask.json(granted)
     else:
@@ -56,6 +82,22 @@ def renew(ask: Ask, lease_id: int, ttl: timedelta) -> None:
     tierd lease renew 12 --lease 8h
     """
     _show(ask, ask.daemon.renew(lease_id, ttl))
+
+
+@lease.command("hand-over")
+@click.argument("lease_id", metavar="ID", type=click.IntRange(1))
+@click.option("--lease", "ttl", type=DURATION, required=True, metavar="DURATION", help="How long from now.")
+@click.option("--holder", metavar="TEXT", help="Who holds it from now on, for people; you and your process by default.")
+@tied
+@remote
+def hand_over(ask: Ask, lease_id: int, ttl: timedelta, holder: str | None, pid: int | None, job: str | None) -> None:
+    """Give a lease to another holder, without a moment in which nobody holds the snapshot.
+
+    
+    tierd lease hand-over 12 --lease 12h --job "$SLURM_JOB_ID"
+    """
+    tie = tie_to(pid, job)
+    _show(ask, ask.daemon.hand_over(lease_id, ttl, holder=holder or calling_process(), tie=tie))
 
 
 @lease.command("end")
@@ -87,7 +129,7 @@ def list_leases(ask: Ask) -> None:
         ask.json({"items": found})
         return
     table(
-        ("ID", "SNAPSHOT", "KIND", "HELD BY", "SINCE", "ENDS", "IN", "NOTE"),
+        ("ID", "SNAPSHOT", "KIND", "HELD BY", "SINCE", "ENDS", "IN", "WITH", "NOTE"),
         [
             (
                 str(h.id),
@@ -97,6 +139,7 @@ def list_leases(ask: Ask) -> None:
                 local(h.since),
                 "never" if h.expires_at is None else local(h.expires_at),
                 "" if h.expires_at is None else until(h.expires_at),
+                f"job {h.job}" if h.job else f"process {h.pid}" if h.pid else "",
                 h.note or "",
             )
             for h in found

@@ -17,6 +17,7 @@ from tierd.cli.fetching import fetch
 from tierd.cli.holding import lease, pin, unpin
 from tierd.cli.looking import ls, status
 from tierd.cli.moving import cancel, migrate, pause, release, resume, transfers
+from tierd.cli.phases import phase
 from tierd.cli.reasons import events, explain, plan
 from tierd.cli.rebuilding import rebuild
 from tierd.cli.running import check_config, run
@@ -32,7 +33,7 @@ _VERBS = (
     ("Daily", (status, ls, warm, fetch, lease, pin, unpin)),
     ("Why", (plan, explain, events)),
     ("Use", (top, accesses, heatmap, history, access)),
-    ("Moving", (migrate, release, transfers, cancel, pause, resume)),
+    ("Moving", (migrate, release, transfers, cancel, pause, resume, phase)),
     ("Care", (audit, rebuild)),
     ("Daemon", (run, check_config, demo)),
 )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tierd.cli import progress
-from tierd.cli.holding import calling_process, describe
+from tierd.cli.holding import calling_process, describe, tie_to, tied
 from tierd.cli.leaving import BY_SIGNAL, ends_on_sigterm
 from tierd.cli.options import DURATION, Ask, ref_argument, remote
 from tierd.cli.terminal import escape, local, say
@@ -44,6 +44,8 @@ class _Wish:
     first: tuple[str, ...]
     by: str | None
     urgency: int
+    pid: int | None
+    job: str | None
     is_quiet: bool
 
 
@@ -76,13 +78,15 @@ class _Wish:
 @click.option(
     "--urgency", type=click.IntRange(-5, 5), default=0, help="Among wishes without a time, the larger comes first."
 )
+@tied
 @click.option("--quiet", "-q", "is_quiet", is_flag=True, help="Nothing on standard error but failures.")
 @remote
 def warm(ask: Ask, /, command: tuple[str, ...], run: bool, **wish: Any) -> None:
     """Have a snapshot on flash, hold it there, and print its path.
 
     The path can be read at once; with --wait it is printed when everything is on flash. The lease outlives this
-    command: it ends when its time is over, or with `tierd lease end ID`. Calls for one snapshot share one copy.
+    command: it ends when its time is over, with `tierd lease end ID`, or with what --pid or --job name. Calls for one
+    snapshot share one copy.
 
     \b
     python train.py --data "$(tierd warm imagenet/v3 --wait --lease 8h)"
@@ -105,7 +109,7 @@ def warm(ask: Ask, /, command: tuple[str, ...], run: bool, **wish: Any) -> None:
         raise click.UsageError("a command is run only with --exec")
     wanted = _Wish(**{**wish, "wait": run or wish["wait"]})
     with ends_on_sigterm():
-        handle = _warmed(ask, wanted)
+        handle = _warmed(ask, wanted, runs=run)
         if run:
             with handle as path:
                 click.get_current_context().exit(_run(command, path))
@@ -117,8 +121,12 @@ def warm(ask: Ask, /, command: tuple[str, ...], run: bool, **wish: Any) -> None:
         _print_path(handle.path)
 
 
-def _warmed(ask: Ask, wish: _Wish) -> Warm:
+def _warmed(ask: Ask, wish: _Wish, *, runs: bool) -> Warm:
+    from tierd.client import CALLER
+
     holder = wish.holder or calling_process()
+    # This process ends at once; the lease is for what goes on after it, unless it runs the command itself.
+    tie = tie_to(wish.pid, wish.job) or (CALLER if runs else None)
     handle = ask.daemon.warm(
         wish.ref,
         lease=wish.lease,
@@ -129,6 +137,7 @@ def _warmed(ask: Ask, wish: _Wish) -> Warm:
         restore=wish.restore,
         first=wish.first,
         by=wish.by,
+        tie=tie,
         urgency=wish.urgency,
     )
     if wish.wait and not handle.is_ready and not handle.is_fallback:

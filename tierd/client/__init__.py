@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 
 from tierd.client.caller import holder_of_this_process
 from tierd.client.connection import DEFAULT_URL, TOKEN_VARIABLE, URL_VARIABLE
-from tierd.client.rest import Duration, Ref, Rest, parse_ref, span
+from tierd.client.rest import CALLER, Duration, Ref, Rest, Tie, parse_ref, span
 from tierd.client.shapes import (
     Dataset,
     Episode,
@@ -44,6 +44,7 @@ from tierd.errors import DaemonUnreachable, NotFound, TierdError
 from tierd.model.units import parse_moment
 
 __all__ = [
+    "CALLER",
     "DEFAULT_URL",
     "TOKEN_VARIABLE",
     "URL_VARIABLE",
@@ -61,6 +62,7 @@ __all__ = [
     "Snapshot",
     "Span",
     "Status",
+    "Tie",
     "Tier",
     "Tierd",
     "Transfer",
@@ -88,6 +90,7 @@ class Tierd(Rest):
         first: Sequence[str] = (),
         by: datetime | str | None = None,
         urgency: int = 0,
+        tie: Tie | None = CALLER,
     ) -> Warm:
         """Have a snapshot on flash and hold it there.
 
@@ -106,6 +109,8 @@ class Tierd(Rest):
             first: patterns of files ("index/*") that are brought from a bucket before the others.
             by: when it must be there: a time, or text ("2h" from now, "09:00", "2026-03-01 12:00"). It is promised, or
                 refused at once with the earliest time it could be.
+            tie: what the lease ends with, however it ends: this process by default (over the Unix socket), another
+                one or a Slurm job (`Tie(job="991")`); None: only its time.
             urgency: -5 to 5; among wishes without a time, the larger comes first.
 
         Raises:
@@ -125,6 +130,7 @@ class Tierd(Rest):
             first=tuple(first),
             by=parse_moment(by, datetime.now(UTC)) if isinstance(by, str) else by,
             urgency=urgency,
+            tie=None if tie == CALLER and self.connection.address.socket is None else tie,
         )
         handle = self._ask(wish, fallback=fallback)
         if wait:

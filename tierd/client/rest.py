@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import quote
 
@@ -70,6 +71,11 @@ class Rest:
     def dataset(self, name: str) -> shapes.Dataset:
         """One dataset (NotFound)."""
         return shapes.decode(shapes.Dataset, self.connection.ask("GET", f"/v1/datasets/{quote(name, safe='')}"))
+
+    def set_phase(self, dataset: str, phase: str | None) -> shapes.Dataset:
+        """Move a dataset to another phase of its life: collect, build, train, archive, deploy; None: as configured."""
+        path = f"/v1/datasets/{quote(dataset, safe='')}/phase"
+        return shapes.decode(shapes.Dataset, self.connection.ask("PUT", path, body={"phase": phase}))
 
     def snapshots(
         self, dataset: str | None = None, *, residency: str | None = None, sort: str = "name"
@@ -172,6 +178,7 @@ class Rest:
         first: Sequence[str] = (),
         by: datetime | None = None,
         urgency: int = 0,
+        tie: Tie | None = None,
     ) -> shapes.WarmAnswer:
         """Hold a snapshot and have it brought to flash; does not wait. `Tierd.warm` is what jobs want.
 
@@ -179,6 +186,7 @@ class Rest:
             request_key: a repetition with the same key renews the same lease, it makes no second one.
             restore: have an archived copy restored first, for the time and money that RestoreNeeded names.
             first: patterns of files that are brought from a bucket before the others.
+            tie: what the lease ends with, besides its time.
             by: when it must be there; urgency: -5 to 5, among wishes without a time the larger comes first.
 
         Raises:
@@ -192,6 +200,7 @@ class Rest:
             body["restore"] = True
         if first:
             body["first"] = list(first)
+        body |= _tied(tie)
         if by is not None:
             body["by"] = by.isoformat()
         if urgency:
@@ -281,16 +290,32 @@ class Rest:
         holder: str | None = None,
         request_key: str | None = None,
         note: str | None = None,
+        tie: Tie | None = None,
     ) -> shapes.Lease:
         """Hold a snapshot for a while, wherever it is; it is not brought to flash for that."""
         said = _said(ref=str(parse_ref(ref)), holder=holder, request_key=request_key, note=note)
-        body = said | {"lease_s": _seconds(lease)}
+        body = said | {"lease_s": _seconds(lease)} | _tied(tie)
         return shapes.decode(shapes.Lease, self.connection.ask("POST", "/v1/leases", body=body))
 
     def renew(self, lease_id: int, lease: Duration) -> shapes.Lease:
         """Let a lease end so much later than now (Conflict when it has ended)."""
         answer = self.connection.ask("PUT", f"/v1/leases/{lease_id}", body={"lease_s": _seconds(lease)})
         return shapes.decode(shapes.Lease, answer)
+
+    def hand_over(
+        self,
+        lease_id: int,
+        lease: Duration,
+        *,
+        holder: str | None = None,
+        tie: Tie | None = None,
+        generation: int | None = None,
+    ) -> shapes.Lease:
+        """Give a lease to another holder in one step (Conflict when it has ended, or somebody else changed it)."""
+        said = _said(holder=holder) | {"lease_s": _seconds(lease)} | _tied(tie)
+        if generation is not None:
+            said["generation"] = generation
+        return shapes.decode(shapes.Lease, self.connection.ask("POST", f"/v1/leases/{lease_id}/handover", body=said))
 
     def end_lease(self, lease_id: int) -> None:
         """End a lease now."""
@@ -337,6 +362,26 @@ def parse_ref(ref: Ref) -> SnapshotRef:
 def span(duration: Duration) -> timedelta:
     """The duration that a text or a number of seconds means (InvalidRequest)."""
     return duration if isinstance(duration, timedelta) else parse_duration(duration)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tie:
+    """What a lease ends with: a process as the daemon's machine numbers it, a Slurm job, or whoever calls."""
+
+    pid: int | None = None
+    job: str | None = None
+
+
+CALLER = Tie()
+"""The calling process: the daemon knows it from the Unix socket."""
+
+
+def _tied(tie: Tie | None) -> dict[str, shapes.Json]:
+    if tie is None:
+        return {}
+    if tie.pid is None and tie.job is None:
+        return {"tie": "caller"}
+    return {"pid": tie.pid} if tie.job is None else {"job": tie.job}
 
 
 def _seconds(lease: Duration) -> float:

@@ -38,6 +38,8 @@ class Lease:
     expires_at: datetime | None
     generation: int
     note: str | None = None
+    pid: int | None = None
+    job: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,16 +236,24 @@ class Policy:
     keep_deleted_s: float | None = None
     min_residency_s: float
     verify: str
+    leaves: int = 0
+    keeps_flash: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A dataset as configured, with what is known of it."""
+    """A dataset in its present phase, with what is known of it.
+
+    `phase` is the `given_phase` of an operator, else the configured one.
+    """
 
     name: str
     path: str
     home: str
     pattern: str | None
+    phase: str = "train"
+    configured_phase: str = "train"
+    given_phase: str | None = None
     policy: Policy
     snapshots: int
     size_bytes: int

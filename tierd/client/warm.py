@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import time
 from dataclasses import dataclass, replace
@@ -11,13 +12,15 @@ from pathlib import Path
 from types import TracebackType
 
 from tierd.client.keeping import Keeper
-from tierd.client.rest import Duration, Rest, span
+from tierd.client.rest import CALLER, Duration, Rest, Tie, span
 from tierd.client.shapes import Lease, Receipt, Transfer, WarmAnswer
 from tierd.client.waiting import OnProgress, Progress, Waiting, await_end, patiently, progress_of
 from tierd.errors import Conflict, DaemonUnreachable, InvalidRequest, TierdError
 from tierd.model.dataset import SnapshotRef
 from tierd.model.placement import PlacementState
 from tierd.model.tier import TierKind
+
+log = logging.getLogger(__name__)
 
 _END_PATIENCE = timedelta(seconds=5)
 _MOST_ROUNDS = 20
@@ -40,6 +43,7 @@ class WarmWish:
     first: tuple[str, ...] = ()
     by: datetime | None = None
     urgency: int = 0
+    tie: Tie | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,10 +244,18 @@ class Warm:
     # ------------------------------------------------------------------ the lease
 
     def keep(self) -> Lease | None:
-        """Stop renewing and leave the lease to its expiry; return it."""
+        """Stop renewing and leave the lease to its expiry, whatever becomes of this process; return it."""
         atexit.unregister(self.end)
-        if self._keeper is not None:
-            self._keeper.stop()
+        keeper = self._keeper
+        if keeper is not None:
+            keeper.stop()
+            if self._wish.tie == CALLER:
+                try:
+                    kept = self._calls.hand_over(keeper.lease.id, self._wish.ttl, holder=keeper.lease.holder)
+                except TierdError as e:
+                    log.warning("lease %s stays tied to this process: %s", keeper.lease.id, e)
+                else:
+                    keeper.granted(kept)
         return self.lease
 
     def end(self) -> None:
@@ -277,6 +289,7 @@ def ask(calls: Rest, wish: WarmWish) -> WarmAnswer:
         first=wish.first,
         by=wish.by,
         urgency=wish.urgency,
+        tie=wish.tie,
     )
 
 

@@ -40,7 +40,7 @@ class Draft:
     Attributes:
         where: how faults name it, `tiers[hdd]`, or `tiers[#2]` when it has no usable name.
         s3, prices: of an S3 tier: its own settings.
-        policy: of a dataset: its own rules, to be laid over the defaults.
+        policy: of a dataset: its own rules, to be laid over the defaults and what its phase sets.
     """
 
     where: str
@@ -115,7 +115,7 @@ def read_document(raw: dict[str, object], faults: Faults) -> Document:
         read = _read_table(table, keys.SCHEDULE, where, faults, "schedules")
         document.schedules.append(Draft(where=where, values=read))
     document.defaults = _read_table(_table(raw, "defaults", faults), keys.POLICY, "defaults", faults)
-    for section in ("api", "mover", "observe", "value", "log"):
+    for section in ("api", "mover", "observe", "value", "quiet", "log"):
         table = _table(raw, section, faults)
         document.sections[section] = _read_table(table, keys.SECTIONS[section], section, faults)
         if section == "api":

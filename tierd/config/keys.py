@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tierd.config import s3_values, schedule_values, values
+from tierd.config import s3_values, schedule_values, values, windows
 from tierd.config.values import Reader
 from tierd.model.tier import TierKind
 
@@ -40,6 +40,7 @@ TIER = (
     Key("low", values.share),
     Key("read_rate", values.rate_or_unlimited),
     Key("write_rate", values.rate_or_unlimited),
+    Key("rates", windows.rates),
 )
 POSIX = (Key("root", values.path, is_required=True),)
 S3 = (
@@ -92,6 +93,7 @@ DATASET = (
     Key("name", values.name, is_required=True),
     Key("path", values.path, is_required=True),
     Key("snapshots", values.snapshot_pattern, "pattern"),
+    Key("phase", values.phase, "configured_phase"),
 )
 API = (
     Key("socket", values.path_or_off),
@@ -131,8 +133,12 @@ SCHEDULE = (
     Key("snapshots", schedule_values.snapshots, is_required=True),
     Key("cron", schedule_values.cron, is_required=True),
     Key("for", values.duration, "use_for", is_required=True),
-    Key("time_zone", schedule_values.time_zone),
+    Key("time_zone", windows.time_zone),
     Key("lead", schedule_values.lead),
+)
+QUIET = (
+    Key("window", windows.window_or_off),
+    Key("after", values.duration_or_zero),
 )
 LOG = (
     Key("level", values.choice("debug", "info", "warning", "error")),
@@ -142,6 +148,7 @@ TOP = (
     Key("database", values.path),
     Key("view", values.path),
     Key("decide_interval", values.seconds, "decide_interval_s"),
+    Key("time_zone", windows.time_zone),
 )
 
 SECTIONS: dict[str, Sequence[Key]] = {
@@ -155,6 +162,7 @@ SECTIONS: dict[str, Sequence[Key]] = {
     "mover": MOVER,
     "observe": OBSERVE,
     "value": VALUE,
+    "quiet": QUIET,
     "log": LOG,
 }
 """Keys by section. `tiers.prices`, `datasets.policy` and `api.tokens` are tables of their own inside another."""

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from tierd.config import policies, rules, s3_rules, schedule_rules
-from tierd.config.document import Document, Draft, parse_toml, read_document
+from tierd.config.document import Document, Draft, Values, parse_toml, read_document
 from tierd.config.fault import Fault, Faults, Mounts
 from tierd.config.own_places import check_own_places, place_s3
 from tierd.config.places import check_places
-from tierd.config.schedule_values import system_zone
 from tierd.config.settings import ApiConfig, Config, LogConfig, MoverConfig, ObserveConfig
+from tierd.config.windows import local_zone
 from tierd.errors import ConfigError
 from tierd.model.dataset import Dataset
-from tierd.model.policy import Policy
 from tierd.model.s3 import Prices, S3Settings
 from tierd.model.schedule import Schedule
 from tierd.model.tier import Tier
 from tierd.model.value import Judgement
+from tierd.model.windows import Quiet, TimedRate
 
 DEFAULT_PATH = Path("/etc/tierd/config.toml")
 PATH_VARIABLE = "TIERD_CONFIG"
@@ -75,29 +76,49 @@ def _read(path: Path, mounts: Mounts, faults: Faults) -> Document | None:
 
 
 def _build(document: Document, source: Path) -> Config:
-    defaults = Policy(**document.defaults)
+    zone = document.top.get("time_zone") or local_zone()
     return Config(
-        tiers=tuple(_tier(draft) for draft in document.tiers),
-        datasets=tuple(
-            Dataset(**draft.values, policy=replace(defaults, **draft.policy)) for draft in document.datasets
-        ),
-        schedules=tuple(_schedule(draft) for draft in document.schedules),
+        tiers=tuple(_tier(draft, zone) for draft in document.tiers),
+        datasets=tuple(_dataset(draft, document) for draft in document.datasets),
+        schedules=tuple(_schedule(draft, zone) for draft in document.schedules),
         **document.top,
         api=ApiConfig(**document.sections["api"]),
         mover=MoverConfig(**document.sections["mover"]),
         observe=ObserveConfig(**document.sections["observe"]),
         value=Judgement(**document.sections["value"]),
+        quiet=_quiet(document.sections["quiet"], zone),
         log=LogConfig(**document.sections["log"]),
         source=source,
     )
 
 
-def _schedule(draft: Draft) -> Schedule:
+def _schedule(draft: Draft, zone: ZoneInfo) -> Schedule:
     read = Schedule(**draft.values)
-    return read if read.time_zone is not None else replace(read, time_zone=system_zone())
+    return read if read.time_zone is not None else replace(read, time_zone=zone)
 
 
-def _tier(draft: Draft) -> Tier:
-    if not draft.is_s3:
-        return Tier(**draft.values)
-    return Tier(**draft.values, s3=S3Settings(**draft.s3, prices=Prices(**draft.prices)))
+def _dataset(draft: Draft, document: Document) -> Dataset:
+    dataset = Dataset(**draft.values, policies=policies.in_phases(document, draft))
+    return replace(dataset, policy=dataset.policies[dataset.phase])
+
+
+def _quiet(section: Values, zone: ZoneInfo) -> Quiet:
+    quiet = Quiet(**section)
+    return quiet if quiet.window is None else replace(quiet, window=replace(quiet.window, zone=zone))
+
+
+def _tier(draft: Draft, zone: ZoneInfo) -> Tier:
+    written = dict(draft.values)
+    timed = written.pop("rates", ())
+    tier = Tier(**written)
+    if draft.is_s3:
+        tier = replace(tier, s3=S3Settings(**draft.s3, prices=Prices(**draft.prices)))
+    return replace(tier, rates=tuple(_timed(entry, tier, zone) for entry in timed))
+
+
+def _timed(entry: Values, tier: Tier, zone: ZoneInfo) -> TimedRate:
+    return TimedRate(
+        window=replace(entry["window"], zone=zone),
+        read_rate=entry.get("read", tier.read_rate),
+        write_rate=entry.get("write", tier.write_rate),
+    )

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from tierd.config.document import Document, Draft, Values
 from tierd.config.fault import Faults
+from tierd.model.phase import Phase, by_phase
 from tierd.model.policy import Policy
 from tierd.model.tier import TierName
 from tierd.model.units import format_duration
@@ -27,10 +28,18 @@ def check_policies(document: Document, faults: Faults) -> None:
     defaults = replace(Policy(), **document.defaults)
     is_sound = _check_order(defaults, document.defaults, tiers, "defaults", faults)
     for dataset in document.datasets:
+        phase = dataset.values.get("configured_phase", Phase.TRAIN)
         # What is wrong with the defaults is said once, not again for every dataset.
         if dataset.policy and (is_sound or {_MIGRATE, _RELEASE} & dataset.policy.keys()):
-            policy = replace(defaults, **dataset.policy)
+            policy = in_phases(document, dataset)[phase]
             _check_order(policy, dataset.policy, tiers, f"{dataset.where}.policy", faults)
+
+
+def in_phases(document: Document, dataset: Draft) -> dict[Phase, Policy]:
+    """The policy of a dataset in each phase."""
+    tiers = _by_rank(document.tiers)
+    defaults = replace(Policy(), **document.defaults)
+    return by_phase(defaults, dataset.policy, tiers[-1] if len(tiers) > 2 else None)
 
 
 def _by_rank(tiers: list[Draft]) -> list[TierName]:

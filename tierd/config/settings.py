@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
+from tierd.config.windows import local_zone
 from tierd.model.dataset import Dataset
 from tierd.model.schedule import Schedule
 from tierd.model.tier import Tier
 from tierd.model.value import Judgement
+from tierd.model.windows import Quiet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,7 @@ class Config:
     Attributes:
         view: where snapshots that are only on an S3 tier would appear; need not exist.
         decide_interval_s: seconds between runs of the planner.
+        time_zone: in whose clock time windows are written.
     """
 
     tiers: tuple[Tier, ...]
@@ -101,6 +105,8 @@ class Config:
     api: ApiConfig = field(default_factory=ApiConfig)
     mover: MoverConfig = field(default_factory=MoverConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
+    time_zone: ZoneInfo = field(default_factory=local_zone)
+    quiet: Quiet = field(default_factory=Quiet)
     value: Judgement = field(default_factory=Judgement)
     log: LogConfig = field(default_factory=LogConfig)
     source: Path | None = None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tierd.errors import InvalidRequest
 from tierd.model.dataset import WHOLE, is_dataset_name
+from tierd.model.phase import Phase
 from tierd.model.tier import TierKind
 from tierd.model.units import parse_duration, parse_percent, parse_rate, parse_size
 from tierd.model.value import PolicyName
@@ -195,6 +196,16 @@ def size_or_unlimited(value: object) -> int | None:
     if not size_bytes:
         raise InvalidRequest("is zero", hint='Write a size above zero, like "2 TB", or "unlimited".')
     return size_bytes
+
+
+def phase(value: object) -> Phase:
+    """A phase of a dataset's life."""
+    if not isinstance(value, str) or value not in list(Phase):
+        near = difflib.get_close_matches(str(value).lower(), list(Phase), n=1)
+        meant = f'Did you mean "{near[0]}"? ' if near else ""
+        listed = ", ".join(f'"{name}"' for name in Phase)
+        raise InvalidRequest(f"{value!r} is no phase", hint=f"{meant}There are {listed}.")
+    return Phase(value)
 
 
 def policy_name(value: object) -> PolicyName:

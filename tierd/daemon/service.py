@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import FrameType
@@ -18,14 +19,16 @@ from types import FrameType
 from tierd import __version__
 from tierd.catalog import Catalog
 from tierd.config import Config, Mounts, load
+from tierd.daemon.living import Living, tie_to
 from tierd.daemon.notify import Notifier
 from tierd.daemon.observer import Observer
 from tierd.daemon.scheduler import Scheduler
 from tierd.daemon.sweeper import Sweeper
 from tierd.daemon.tiers import Tiers
-from tierd.decide import plan
+from tierd.decide import plan, withdrawn
 from tierd.decide.policies import SCORES
 from tierd.errors import ConfigError, Conflict, NotFound, TierdError
+from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, TrackerStatus
 from tierd.model.plan import Action, Step, View
 from tierd.model.s3 import Counts
@@ -73,6 +76,7 @@ class Daemon:
         self.server = ApiServer(app, config.api)
         # With the API's own admission: two of them would both promise the same room.
         self.scheduler = Scheduler(config.schedules, self.catalog, parts_of(app).warming)
+        self.living = Living(self.catalog, self.clock)
         self._notifier = Notifier()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -120,6 +124,7 @@ class Daemon:
         self.observer.stop()
         self.sweeper.stop()
         self.tiers.stop()
+        self.living.stop()
         self.catalog.add_event("daemon.stopped", now=self.clock(), message="stopped; transfers go on at the next start")
         self.catalog.close()
         log.info("stopped")
@@ -155,6 +160,7 @@ class Daemon:
             self._note_clock()
             if self.tiers.look():
                 self.observer.rescan()
+            self.living.look()  # first: what lives holds on, however long this daemon was away
             for lease in self.catalog.expire_leases(self.clock()):
                 log.info("lease %s of %s expired", lease.id, lease.holder)
             self.catalog.expire_announcements(self.clock())
@@ -177,6 +183,10 @@ class Daemon:
         view = self._view(now)
         if self.scheduler.tick(view, now):
             view = self._view(now)
+        for transfer, why in withdrawn(view, now):
+            with suppress(Conflict):  # it ended meanwhile
+                self.catalog.request_cancel(transfer.id, now)
+                log.info("transfer %s is withdrawn: %s", transfer.id, why)
         for step in plan(view, now).steps:
             try:
                 self._order(step, now)
@@ -186,7 +196,7 @@ class Daemon:
 
     def _view(self, now: datetime) -> View:
         view = self.catalog.view(self.config.tiers, self.config.datasets, self.tiers.usage(), now=now)
-        return replace(view, costs=self.costs(), judgement=self.config.value)
+        return replace(view, costs=self.costs(), judgement=self.config.value, quiet=self.config.quiet)
 
     def _prune(self) -> None:
         if time.monotonic() >= self._prune_at:
@@ -262,6 +272,9 @@ class Daemon:
     def wake(self) -> None:
         self._decide_at = 0.0
         self._wake.set()
+
+    def tie_to(self, pid: int) -> Tie | None:
+        return tie_to(pid)
 
     def costs(self) -> Mapping[TierName, Cost]:
         flash = min(self.config.tiers, key=lambda tier: tier.rank)

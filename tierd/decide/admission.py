@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from tierd.decide import room as rooms
 from tierd.decide import timetable
 from tierd.decide.charges import restore, restore_in_words
-from tierd.decide.eligibility import GUARDS, first_unmet, transfer_in_words
+from tierd.decide.eligibility import GUARDS_RELEASE, first_unmet, transfer_in_words
 from tierd.decide.planner import PRIORITY_ROOM, PRIORITY_WISH
 from tierd.decide.room import Amount, Room
 from tierd.decide.scene import Case, Scene
@@ -217,7 +217,7 @@ class _Room:
         if need.size_bytes + rooms.spare(scene).size_bytes > usage.capacity_bytes:
             whole = f"{scene.flash.name}, which holds {format_size(usage.capacity_bytes)} in all"
             return _refused(self._case, f"its {size} are more than fits on {whole}", self._source)
-        candidates = [other for other in self._there if first_unmet(GUARDS, other) is None]
+        candidates = [other for other in self._there if first_unmet(GUARDS_RELEASE, other) is None]
         queue = Victims(candidates, Room(scene))
         why = f"room for {self._case.s.ref} ({size})"
         releases, missing = queue.take(need - self._left, why=why, priority=PRIORITY_ROOM)
@@ -265,7 +265,7 @@ class _Room:
 
     def _who_stays(self) -> str:
         """The largest snapshots that must not leave, with what keeps them."""
-        kept = [(other, unmet) for other in self._there if (unmet := first_unmet(GUARDS, other)) is not None]
+        kept = [(other, unmet) for other in self._there if (unmet := first_unmet(GUARDS_RELEASE, other)) is not None]
         kept.sort(key=lambda pair: (-rooms.occupied(pair[0]).size_bytes, pair[0].s.ref))
         return listed(
             [
@@ -278,7 +278,7 @@ class _Room:
         """When leases and waiting times that end by themselves will have made room, if they do."""
         ends: list[tuple[datetime, Case]] = []
         for other in self._there:
-            unmet = [check for check in GUARDS if not check.holds(other)]
+            unmet = [check for check in GUARDS_RELEASE if not check.holds(other)]
             times = [moment for check in unmet if (moment := check.until(other)) is not None]
             if unmet and len(times) == len(unmet):
                 ends.append((max(times), other))

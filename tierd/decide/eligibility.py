@@ -161,8 +161,34 @@ def _migrate_age(case: Case) -> str:
     return f"{used(case)}; migrates after {format_duration(after)} unused{when}"
 
 
+def _phase(case: Case) -> str:
+    dataset, policy = case.s.dataset, case.policy
+    stands = f"dataset {dataset.name} is in phase {dataset.phase}"
+    if policy.keeps_flash:
+        return f"{stands}, which keeps it on {case.scene.flash.name}"
+    return f"{stands}, which lets it leave {case.scene.flash.name}{' before others' if policy.leaves < 0 else ''}"
+
+
+def quiet_hours(case: Case) -> str:
+    """`quiet hours until 06:00 CET`, or what it waits for."""
+    quiet, then = case.scene.view.quiet, case.quiet_at
+    if quiet.window is None:
+        return "no quiet hours are configured"
+    if then is None or then > case.now:
+        when = "" if then is None else f", on {at(then, case.now)} ({quiet.window.clock(then)})"
+        return f"copied in quiet hours after {format_duration(quiet.after)} unused{when}"
+    end = quiet.window.closes_at(case.now)
+    return f"quiet hours{'' if end is None else f' until {quiet.window.clock(end)}'}"
+
+
+def _quiet(case: Case) -> str:
+    return f"{used(case)}; {quiet_hours(case)}"
+
+
 def _release_age(case: Case) -> str:
     after, then = case.policy.release_after, case.releases_at
+    if case.policy.keeps_flash:
+        return f"{used(case)}; {_phase(case)}"
     if after is None or then is None:
         return f"{used(case)}; its policy releases it only under pressure"
     announced = case.announced_until
@@ -259,6 +285,15 @@ GUARDS: tuple[Check, ...] = (
 )
 """What must hold for any step, in the order in which it is told; pressure does not override any of them."""
 
+MAY_LEAVE = Check(
+    rule="its phase lets it leave flash",
+    otherwise="kept on flash by their phase",
+    holds=lambda c: not c.policy.keeps_flash,
+    detail=_phase,
+)
+GUARDS_RELEASE: tuple[Check, ...] = (*GUARDS, MAY_LEAVE)
+"""What must hold besides before a snapshot leaves flash; a copy of it may be made all the same."""
+
 GUARDS_BELOW: tuple[Check, ...] = (NO_TRANSFER, NO_PROBLEM, NOT_HELD, SETTLED, NO_BACKOFF)
 """The same for a snapshot that is not on flash, whose copies move between the tiers below it."""
 
@@ -271,6 +306,13 @@ UNUSED_FOR_MIGRATE = Check(
     holds=lambda c: _is_past(c.migrates_at, c),
     detail=_migrate_age,
     until=lambda c: _unless_past(c.migrates_at, c),
+)
+IN_QUIET_HOURS = Check(
+    rule="in quiet hours",
+    otherwise="waiting for quiet hours",
+    holds=lambda c: c.quiet_at == c.now,
+    detail=_quiet,
+    until=lambda c: None if c.quiet_at is None or c.quiet_at == c.now else c.quiet_at,
 )
 UNUSED_FOR_RELEASE = Check(
     rule="unused long enough to release",

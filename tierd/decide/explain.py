@@ -10,6 +10,8 @@ from tierd.decide import room as rooms
 from tierd.decide.eligibility import (
     COLD_COPY,
     GUARDS,
+    IN_QUIET_HOURS,
+    MAY_LEAVE,
     NO_PROBLEM,
     NO_TRANSFER,
     NOT_HELD,
@@ -87,7 +89,10 @@ def _findings(case: Case, planner: Planner, step: Step | None) -> Iterator[Findi
         if case.flash is not None or check in _ANYWHERE:
             yield finding(check, case)
     if case.flash is not None:
+        yield finding(MAY_LEAVE, case)
         yield finding(UNUSED_FOR_MIGRATE, case)
+        if case.cold is None and case.scene.view.quiet.window is not None:
+            yield finding(IN_QUIET_HOURS, case)
         yield finding(UNUSED_FOR_RELEASE, case)
     yield finding(COLD_COPY, case)
     if case.flash is not None:
@@ -139,6 +144,8 @@ def _after(case: Case, step: Step) -> str:
     if step.source != flash:
         return f"it stays on {step.source} until age or pressure releases it from there"
     after = case.policy.release_after
+    if not MAY_LEAVE.holds(case):
+        return f"it stays on {step.source}: {MAY_LEAVE.detail(case)}"
     if after is None:
         return f"released when {step.source} rises above its high watermark"
     return f"released on {at(max(case.now, case.accessed_at + after), case.now)} if nobody uses it before"
@@ -160,14 +167,21 @@ def _next_event(case: Case) -> str:
     endless = [check for check in GUARDS if not check.holds(case) and check.until(case) is None]
     if endless:
         return f"nothing moves it as long as this stands: {endless[0].detail(case)}"
+    age = case.releases_at if case.cold is not None else _copied_at(case)
+    if not MAY_LEAVE.holds(case) and age is None:
+        return f"nothing releases it as long as this stands: {MAY_LEAVE.detail(case)}"
     guarded = max((t for t in (check.until(case) for check in GUARDS) if t is not None), default=case.now)
     pressure = f"{flash.name} rises above its high watermark of {format_percent(flash.high)}"
-    aged = UNUSED_FOR_RELEASE if case.cold is not None else UNUSED_FOR_MIGRATE
     verb = "released" if case.cold is not None else "copied to a colder tier"
-    age = case.releases_at if case.cold is not None else case.migrates_at
     after = f" after {at(guarded, case.now)}" if guarded > case.now else ""
+    sooner = f"; earlier when {pressure}{after}" if MAY_LEAVE.holds(case) else ""
     if age is None:
         return f"released when {pressure}{after}"
-    if aged.holds(case) and guarded <= case.now:
+    if age <= case.now and guarded <= case.now:
         return f"{verb} as soon as a colder tier has room for it"
-    return f"{verb} on {at(max(age, guarded), case.now)} if nobody uses it before; earlier when {pressure}{after}"
+    return f"{verb} on {at(max(age, guarded), case.now)} if nobody uses it before{sooner}"
+
+
+def _copied_at(case: Case) -> datetime | None:
+    """When its age or quiet hours have its first cold copy made; None: never."""
+    return min((then for then in (case.migrates_at, case.quiet_at) if then is not None), default=None)

@@ -18,10 +18,13 @@ from tierd.decide.eligibility import (
     COLD_COPY,
     GUARDS,
     GUARDS_BELOW,
+    IN_QUIET_HOURS,
+    MAY_LEAVE,
     ON_FLASH,
     UNUSED_FOR_MIGRATE,
     UNUSED_FOR_RELEASE,
     first_unmet,
+    quiet_hours,
 )
 from tierd.decide.promotion import Promotion
 from tierd.decide.room import Amount, Room
@@ -40,6 +43,8 @@ PRIORITY_ROOM = 8
 PRIORITY_PRESSURE = 6
 PRIORITY_RELEASE = 4
 PRIORITY_MIGRATE = 2
+PRIORITY_QUIET = 0
+"""Nobody needs the copy yet."""
 
 
 def plan(view: View, now: datetime) -> Plan:
@@ -100,6 +105,8 @@ class Planner:
             unmet = first_unmet(GUARDS, case)
             if unmet is None:
                 open_cases.append(case)
+                if not MAY_LEAVE.holds(case):
+                    self._unmet[MAY_LEAVE.otherwise] += 1
                 continue
             self._kept[s.ref] = unmet.detail(case)
             if unmet is not ON_FLASH and case.flash is not None:
@@ -235,20 +242,20 @@ class Planner:
     # -- copies, and the rest ----------------------------------------------------------------------------------
 
     def _migrate(self, cases: Iterable[Case]) -> list[Case]:
-        """Copy what is due to the first cold tier; return the rest."""
+        """Copy what is due to the first cold tier, then what quiet hours allow; return the rest."""
         rest: list[Case] = []
         short = 0
-        for case in cases:
+        for case in sorted(cases, key=lambda case: not UNUSED_FOR_MIGRATE.holds(case)):
             is_due = UNUSED_FOR_MIGRATE.holds(case)
-            if is_due and not case.is_premigrated:
+            if (is_due or IN_QUIET_HOURS.holds(case)) and not case.is_premigrated:
                 destination = self.room.destination(case)
                 if destination is not None:
                     self.room.take(destination, case.s)
-                    why = UNUSED_FOR_MIGRATE.detail(case)
-                    step = victims.migrate(case, destination, why=why, priority=PRIORITY_MIGRATE)
-                    self._steps.append((case, step))
+                    why = (UNUSED_FOR_MIGRATE if is_due else IN_QUIET_HOURS).detail(case)
+                    priority = PRIORITY_MIGRATE if is_due else PRIORITY_QUIET
+                    self._steps.append((case, victims.migrate(case, destination, why=why, priority=priority)))
                     continue
-                short += case.cold is None
+                short += is_due and case.cold is None
             rest.append(case)
             self._kept[case.s.ref] = self._why_kept(case, is_due=is_due)
         if short:
@@ -308,8 +315,12 @@ class Planner:
             unused = format_duration(case.now - case.accessed_at)
             return f"unused for {unused}, but there is {self.room.shortage(case)}"
         age = UNUSED_FOR_MIGRATE.detail(case)
+        if not MAY_LEAVE.holds(case):
+            return f"{age}; {MAY_LEAVE.detail(case)}"
         if case.s.snapshot.id in self._roomless:
             return f"{age}; {self.scene.flash.name} needs its room now, but there is {self.room.shortage(case)}"
+        if case.quiet_at is not None:
+            return f"{age}; {quiet_hours(case)}"
         return age
 
     def _finished(self) -> Plan:
@@ -324,6 +335,6 @@ class Planner:
 
 def _turn(case: Case, step: Step) -> tuple[object, ...]:
     """Sort key: the least valuable leave first, the most valuable come first."""
-    value, *rest = case.coldness
+    leaves, value, *rest = case.coldness
     is_coming = step.action is Action.WARM
-    return -step.priority, step.copies_bytes > 0, -value if is_coming else value, *rest
+    return -step.priority, step.copies_bytes > 0, leaves, -value if is_coming else value, *rest

@@ -24,6 +24,7 @@ class Scene:
     Attributes:
         flash: the tier of rank 0; cold: the others, fastest first.
         between: the cold tiers that have a colder one below them.
+        is_quiet: whether quiet hours are now; next_quiet: when the next ones begin.
     """
 
     def __init__(self, view: View, now: datetime) -> None:
@@ -35,6 +36,9 @@ class Scene:
         self._ranks = {t.name: t.rank for t in self.cold}
         self.valuer = Valuer(self.cold, view.costs, view.judgement)
         self._values: dict[SnapshotId, float] = {}
+        window = view.quiet.window
+        self.is_quiet = window is not None and window.is_open(now)
+        self.next_quiet = None if window is None else window.next_open(now)
 
     def tier(self, name: TierName) -> Tier | None:
         return self._tiers.get(name)
@@ -132,13 +136,24 @@ class Case:
         return None if after is None else self.accessed_at + after
 
     @property
+    def quiet_at(self) -> datetime | None:
+        """The earliest moment, now or later, at which quiet hours and `quiet.after` have it copied; None: never."""
+        quiet = self.scene.view.quiet
+        if quiet.window is None:
+            return None
+        ready = max(self.now, self.accessed_at + quiet.after)
+        if ready == self.now:
+            return self.now if self.scene.is_quiet else self.scene.next_quiet
+        return ready if quiet.window.is_open(ready) else quiet.window.next_open(ready)
+
+    @property
     def releases_at(self) -> datetime | None:
         """When age alone releases it; None for under pressure only.
 
         Without a cold copy age must ask for that first: a release never comes before the migrate it needs.
         """
         after = self.policy.release_after
-        if after is None:
+        if after is None or self.policy.keeps_flash:
             return None
         migrate = self.policy.migrate_after
         if self.cold is None and migrate is None:
@@ -178,11 +193,12 @@ class Case:
         return self.scene.value(self)
 
     @property
-    def coldness(self) -> tuple[float, datetime, int, str, str]:
-        """Sort key, coldest first: the least valuable, then the longest unused; of equals the largest, so that fewer
-        have to go."""
-        snapshot = self.s.snapshot
-        return (self.value, snapshot.accessed_at, -snapshot.size_bytes, snapshot.ref.dataset, snapshot.ref.name)
+    def coldness(self) -> tuple[int, float, datetime, int, str, str]:
+        """Sort key, coldest first: what its phase lets go first, the least valuable, then the longest unused; of equals
+        the largest, so that fewer have to go."""
+        known = self.s.snapshot
+        last = (-known.size_bytes, known.ref.dataset, known.ref.name)
+        return (self.policy.leaves, self.value, known.accessed_at, *last)
 
 
 def is_leaving(t: Transfer) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tierd.decide.eligibility import unused
+from tierd.decide.eligibility import MAY_LEAVE, unused
 from tierd.decide.room import Amount, Room, occupied
 from tierd.decide.scene import Case
 from tierd.decide.wording import ago
@@ -74,14 +74,14 @@ def _kept_copy(case: Case) -> str:
 
 
 class Victims:
-    """A queue of snapshots whose guards all hold, coldest first. Each is taken once.
+    """A queue of snapshots whose guards all hold, coldest first. Each is taken once; what its phase keeps, never.
 
     Attributes:
         without_room: those passed over because no cold tier has room for the copy they need.
     """
 
     def __init__(self, cases: Iterable[Case], room: Room) -> None:
-        self._queue = sorted(cases, key=lambda case: case.coldness)
+        self._queue = sorted((case for case in cases if MAY_LEAVE.holds(case)), key=lambda case: case.coldness)
         self._next = 0
         self._room = room
         self.without_room: list[Case] = []

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import NewType
 
 from tierd.errors import InvalidRequest
+from tierd.model.phase import Phase
 from tierd.model.policy import Policy
 from tierd.model.tier import TierName
 
@@ -64,19 +66,35 @@ class SnapshotRef:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A dataset as configured.
+    """A dataset as configured, in the phase of its life that it is in.
 
     Attributes:
         path: its home; snapshots are child directories of it that match `pattern`.
         home: the tier whose root contains `path`.
         pattern: shell pattern for snapshot names; None means that the directory itself is the snapshot.
+        configured_phase: what the configuration says; given_phase: what an operator said since, which counts.
+        policy: its rules in its present phase; policies: in each of them.
     """
 
     name: str
     path: Path
     home: TierName
     pattern: str | None = "*"
+    configured_phase: Phase = Phase.TRAIN
+    given_phase: Phase | None = None
     policy: Policy = field(default_factory=Policy)
+    policies: Mapping[Phase, Policy] = field(default_factory=dict, repr=False)
+
+    @property
+    def phase(self) -> Phase:
+        return self.given_phase or self.configured_phase
+
+    def given(self, phase: Phase | None) -> Dataset:
+        """The same dataset in the phase that an operator gave it; None: in the configured one."""
+        if phase is self.given_phase:
+            return self
+        policy = self.policies.get(phase or self.configured_phase, self.policy)
+        return replace(self, given_phase=phase, policy=policy)
 
     def snapshot_path(self, name: str) -> Path:
         """Where jobs find the snapshot of this name."""

@@ -22,7 +22,7 @@ class Event:
             `transfer.queued`, `transfer.restoring`, `transfer.copying`, …, `transfer.failed`, `lease.granted`,
             `lease.renewed`, `lease.ended`, `lease.expired`, `pin.set`, `pin.removed`,
             `announcement.made`, `announcement.changed`, `announcement.withdrawn`, `announcement.over`,
-            `schedule.warmed`, `schedule.refused`, `schedule.empty`, `tier.offline`, `tier.online`,
+            `schedule.warmed`, `schedule.refused`, `schedule.empty`, `dataset.phase`, `tier.offline`, `tier.online`,
             `daemon.started`, `daemon.stopped`.
     """
 

@@ -14,6 +14,7 @@ from tierd.model.placement import Placement, PlacementState, Residency, residenc
 from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import Transfer, TransferKind
 from tierd.model.value import Cost, Judgement
+from tierd.model.windows import Quiet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ class View:
         snapshots: those that are there.
         costs: of bringing snapshots to flash, by cold tier.
         judgement: how snapshots are weighed.
+        quiet: when copies are made that nobody needs yet.
         promoted_bytes: what automatic promotion wrote to flash in the last 24 hours.
         orphans: those whose owner deleted them and of which a tier still has a copy. A name may be among both: the
             present snapshot is another one.
@@ -64,6 +66,7 @@ class View:
     orphans: tuple[SnapshotView, ...] = ()
     costs: Mapping[TierName, Cost] = field(default_factory=dict)
     judgement: Judgement = field(default_factory=Judgement)
+    quiet: Quiet = field(default_factory=Quiet)
     promoted_bytes: int = 0
 
     @property

@@ -25,6 +25,8 @@ class Policy:
         min_residency: after a warm, the flash copy stays at least this long.
         verify: "read" re-reads the whole copy from the device and compares digests; "size" compares
             sizes and metadata only.
+        leaves: when flash is short of room, lower leaves first, whatever its value; set by the phase.
+        keeps_flash: it is never released from flash; set by the phase.
     """
 
     settle_after: timedelta = timedelta(minutes=15)
@@ -35,3 +37,5 @@ class Policy:
     migrate_after_to: Mapping[TierName, timedelta | None] = field(default_factory=dict)
     release_after_from: Mapping[TierName, timedelta | None] = field(default_factory=dict)
     keep_deleted: timedelta | None = None
+    leaves: int = 0
+    keeps_flash: bool = False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta, tzinfo
+from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 LATEST = "latest"
 """Stands for the newest snapshot of a dataset, where none has that very name."""
@@ -16,7 +17,7 @@ class Schedule:
     Attributes:
         snapshots: which: `imagenet/v3`, `imagenet/latest`, or a shell pattern like `laion/2026-*`.
         cron: when reading begins, as five cron fields, in `time_zone`.
-        time_zone: None: that of the system.
+        time_zone: None: the configuration's own.
         use_for: how long it is read each time; held for so long.
         lead: how long before that the warming begins; None: as long as it takes, as was measured.
     """
@@ -25,7 +26,7 @@ class Schedule:
     snapshots: str
     cron: str
     use_for: timedelta
-    time_zone: tzinfo | None = None
+    time_zone: ZoneInfo | None = None
     lead: timedelta | None = None
 
     @property

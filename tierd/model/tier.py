@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import NewType
 
 from tierd.model.s3 import S3Settings
+from tierd.model.windows import TimedRate
 
 TierName = NewType("TierName", str)
 
@@ -31,6 +33,7 @@ class Tier:
         capacity_bytes: overrides what the file system says; None uses the file system's figure.
         high, low: used share (0-1) above which release begins, and at which it ends.
         read_rate, write_rate: bytes/s that transfers may read from or write to the tier; None is no limit.
+        rates: what holds instead while a window is open; the first that is open counts.
     """
 
     name: TierName
@@ -42,8 +45,16 @@ class Tier:
     low: float = 0.80
     read_rate: int | None = None
     write_rate: int | None = None
+    rates: tuple[TimedRate, ...] = ()
     s3: S3Settings | None = None
     """Set for S3 tiers, and only for them."""
+
+    def rates_at(self, now: datetime) -> tuple[int | None, int | None]:
+        """What transfers may read and write now, in bytes/s; None is no limit."""
+        for timed in self.rates:
+            if timed.window.is_open(now):
+                return timed.read_rate, timed.write_rate
+        return self.read_rate, self.write_rate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -171,6 +171,7 @@ class Mover:
         dataset = next((d for d in self._config.datasets if d.name == snapshot.ref.dataset), None)
         if dataset is None:
             raise NotFound(f"dataset {snapshot.ref.dataset} is not configured any more")
+        dataset = self._catalog.in_given_phases([dataset])[0]
         placements = {p.tier: p for p in self._catalog.placements(snapshot.id)}
 
         def place(name: TierName) -> Place:

@@ -9,9 +9,12 @@ from fastapi import Depends, Path, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic.json_schema import SkipJsonSchema
 
-from tierd.errors import InvalidRequest, NotFound
+from tierd.errors import Conflict, InvalidRequest, NotFound
 from tierd.model.dataset import WHOLE, SnapshotRef
+from tierd.model.hold import Tie
 from tierd.serve.auth import Caller, Needs, Role
+from tierd.serve.ports import Ports
+from tierd.serve.schemas import Tied
 
 _FAULT = {"type": "extra_forbidden", "msg": "Unknown query parameter", "input": None}
 
@@ -31,6 +34,31 @@ Admin = Annotated[Caller, Depends(Needs(Role.ADMIN))]
 def ttl(lease_s: float) -> timedelta:
     """How long a lease lives: at least a millisecond, because times are kept in whole microseconds."""
     return max(timedelta(seconds=lease_s), timedelta(milliseconds=1))
+
+
+def tie_of(body: Tied, caller: Caller, ports: Ports) -> Tie | None:
+    """What a lease shall end with.
+
+    Raises:
+        Conflict: the process does not live, cannot be known from here, or more than one thing is named.
+    """
+    named = [value for value in (body.tie, body.pid, body.job) if value is not None]
+    if len(named) > 1:
+        raise Conflict("a lease ends with one thing", hint="Name one of tie, pid and job.")
+    if body.job is not None:
+        return Tie(job=body.job)
+    if not named:
+        return None
+    if caller.pid is None:
+        hint = "Call through the Unix socket, or leave pid and tie out: the lease then ends at its time."
+        raise Conflict("over TCP no process of this machine can be named", hint=hint)
+    pid = body.pid if body.pid is not None else caller.pid
+    if not pid:  # of a process that this one cannot see: it is in a namespace above
+        return None
+    found = ports.tie_to(pid)
+    if found is None:
+        raise Conflict(f"there is no process {pid}", hint="Name one that lives, as this machine numbers it.")
+    return found
 
 
 def named(text: str) -> SnapshotRef:

@@ -14,7 +14,7 @@ import os
 import pwd
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import cast
 
@@ -52,10 +52,14 @@ class Peer:
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who asks. `name` is for people (who holds what, who asked for it), never for decisions."""
+    """Who asks. `name` is for people (who holds what, who asked for it), never for decisions.
+
+    `pid`: the process at the other end of the Unix socket, as this machine numbers it; None over TCP.
+    """
 
     name: str
     role: Role
+    pid: int | None = None
 
 
 class Gate:
@@ -85,8 +89,9 @@ class Gate:
             if by_token is None:
                 raise Unauthorized("a token is needed", hint=_TOKEN_HINT)
             return by_token
-        by_peer = Caller(name=await self._name(peer), role=self._role(peer))
-        return max(by_peer, by_token or by_peer, key=lambda c: c.role)
+        by_peer = Caller(name=await self._name(peer), role=self._role(peer), pid=peer.pid)
+        best = max(by_peer, by_token or by_peer, key=lambda c: c.role)
+        return replace(best, pid=peer.pid)
 
     def _by_token(self, token: str) -> Caller:
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()

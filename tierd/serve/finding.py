@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -72,11 +73,18 @@ class Finder:
         return Receipt(snapshot=s.snapshot, placement=placement, residency=self.residency(s), at=self._clock())
 
     def dataset(self, name: str) -> Dataset:
+        """A configured dataset, in its present phase.
+
+        Raises:
+            NotFound: none of that name is configured.
+        """
         found = next((d for d in self._config.datasets if d.name == name), None)
         if found is None:
-            known = ", ".join(sorted(d.name for d in self._config.datasets)[:10])
-            raise NotFound(f"no dataset {name!r} is configured", hint=f"Configured are: {known or 'none'}.")
-        return found
+            names = sorted(d.name for d in self._config.datasets)
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Configured are: {', '.join(names[:10]) or 'none'}."
+            raise NotFound(f"no dataset {name!r} is configured", hint=hint)
+        return self._catalog.in_given_phases([found])[0]
 
     def tier(self, name: TierName) -> Tier:
         found = next((t for t in self._config.tiers if t.name == name), None)

@@ -166,6 +166,8 @@ class Look:
             expires_at=h.expires_at,
             generation=h.generation,
             note=h.note,
+            pid=None if h.tie is None else h.tie.pid,
+            job=None if h.tie is None else h.tie.job,
         )
 
     def event(self, e: Event) -> out.EventOut:
@@ -248,6 +250,9 @@ def _dataset(d: Dataset, snapshots: int, size_bytes: int) -> out.DatasetOut:
         path=text_of(d.path),
         home=d.home,
         pattern=d.pattern,
+        phase=d.phase,
+        configured_phase=d.configured_phase,
+        given_phase=d.given_phase,
         policy=out.PolicyOut(
             settle_after_s=policy.settle_after.total_seconds(),
             migrate_after_s=None if policy.migrate_after is None else policy.migrate_after.total_seconds(),
@@ -257,6 +262,8 @@ def _dataset(d: Dataset, snapshots: int, size_bytes: int) -> out.DatasetOut:
             keep_deleted_s=None if policy.keep_deleted is None else policy.keep_deleted.total_seconds(),
             min_residency_s=policy.min_residency.total_seconds(),
             verify=policy.verify,
+            leaves=policy.leaves,
+            keeps_flash=policy.keeps_flash,
         ),
         snapshots=snapshots,
         size_bytes=size_bytes,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, TrackerStatus
 from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
@@ -51,6 +52,9 @@ class Ports(Protocol):
 
     def wake(self) -> None:
         """Let the control loop run now. Only asks, never waits; many calls are as good as one."""
+
+    def tie_to(self, pid: int) -> Tie | None:
+        """A tie to a process of this machine; None where it does not live."""
 
     def costs(self) -> Mapping[TierName, Cost]:
         """What bringing snapshots to flash takes, by cold tier, from what was measured."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from tierd.catalog import RankedBy
 from tierd.model.dataset import AccessSource
 from tierd.model.hold import HoldKind
+from tierd.model.phase import Phase
 from tierd.model.placement import PlacementState, Residency
 from tierd.model.plan import Action
 from tierd.model.tier import TierKind
@@ -142,13 +143,20 @@ class PolicyOut(Shape):
     keep_deleted_s: float | None
     min_residency_s: float
     verify: str
+    leaves: int = Field(description="When flash is short of room, lower leaves first. Set by the phase.")
+    keeps_flash: bool = Field(description="It is never released from flash. Set by the phase.")
 
 
 class DatasetOut(Shape):
+    """A dataset in its present phase: the `given_phase` of an operator, else the configured one."""
+
     name: str
     path: str
     home: str
     pattern: str | None
+    phase: Phase
+    configured_phase: Phase
+    given_phase: Phase | None
     policy: PolicyOut
     snapshots: int
     size_bytes: int
@@ -179,6 +187,8 @@ class LeaseOut(Shape):
     expires_at: datetime | None
     generation: int
     note: str | None
+    pid: int | None
+    job: str | None
 
 
 class LeasesOut(Shape):
@@ -349,7 +359,17 @@ class SpansOut(Shape):
     next_cursor: str | None
 
 
-class WarmIn(Body):
+class Tied(Body):
+    """What a lease ends with, besides its time: at most one of the three. While that lives the lease goes on."""
+
+    tie: Annotated[Literal["caller"] | None, Field(description="The calling process, as the Unix socket tells.")] = None
+    pid: (
+        Annotated[int, Field(ge=1, lt=2**31, description="A process of this machine."), BeforeValidator(_whole)] | None
+    ) = None
+    job: Annotated[str, Field(pattern=r"^[0-9]{1,12}(_[0-9]{1,9})?$", description="A Slurm job.")] | None = None
+
+
+class WarmIn(Tied):
     lease_s: LeaseSeconds = DEFAULT_LEASE_S
     holder: Holder | None = None
     request_key: RequestKey | None = None
@@ -385,16 +405,27 @@ class MigrateIn(Body):
     release: bool = False
 
 
+class PhaseIn(Body):
+    # Strict bodies take no text for an enum, and JSON has nothing else.
+    phase: Phase | None = Field(strict=False, description="The phase from now on; null: as configured.")
+
+
 class PinIn(Body):
     note: Note | None = None
 
 
-class LeaseIn(Body):
+class LeaseIn(Tied):
     ref: Annotated[str, Field(min_length=1, max_length=400)]
     lease_s: LeaseSeconds
     holder: Holder | None = None
     request_key: RequestKey | None = None
     note: Note | None = None
+
+
+class HandOverIn(Tied):
+    lease_s: LeaseSeconds
+    holder: Holder | None = None
+    generation: Whole | None = None
 
 
 class RenewIn(Body):

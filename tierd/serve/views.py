@@ -99,7 +99,9 @@ class Views:
 
     def _with_usage(self, read: _Read) -> View:
         costs, judgement = self._ports.costs(), self._config.value
-        return replace(read.view, usage=dict(self._ports.usage()), costs=costs, judgement=judgement)
+        return replace(
+            read.view, usage=dict(self._ports.usage()), costs=costs, judgement=judgement, quiet=self._config.quiet
+        )
 
 
 def _is_younger(at: datetime, bound: timedelta, now: datetime) -> bool:

@@ -13,7 +13,7 @@ from tierd.decide.planner import PRIORITY_WISH
 from tierd.decide.wording import at
 from tierd.errors import Conflict, NotFound, Refused, RestoreNeeded, TooLate
 from tierd.model.dataset import Snapshot, SnapshotRef
-from tierd.model.hold import Hold
+from tierd.model.hold import Hold, Tie
 from tierd.model.plan import Action, Admission, Restore, SnapshotView, WarmAnswer
 from tierd.model.tier import TierKind, TierName
 from tierd.model.transfer import Transfer, TransferKind
@@ -26,7 +26,8 @@ from tierd.serve.views import Views
 class LeaseWish:
     """A lease somebody asks for. `request_key`: the same key renews the same lease; `restore`: an archived copy may
     be restored for it, which takes time and money; `first`: patterns of files that come before the others; `by`: when
-    it must be there, or not be begun at all; `urgency`: among wishes without a time, larger first.
+    it must be there, or not be begun at all; `urgency`: among wishes without a time, larger first; `tie`: what
+    the lease ends with.
     """
 
     ref: SnapshotRef
@@ -38,6 +39,7 @@ class LeaseWish:
     first: tuple[str, ...] = ()
     by: datetime | None = None
     urgency: int = 0
+    tie: Tie | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,7 @@ class Warming:
             now=self._clock(),
             request_key=wish.request_key,
             note=wish.note,
+            tie=wish.tie,
         )
 
     def warm(self, wish: LeaseWish, lease: Hold | None = None) -> Warmed | Leaving:

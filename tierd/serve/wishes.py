@@ -10,8 +10,9 @@ from datetime import timedelta
 from tierd.catalog import Catalog
 from tierd.decide.planner import PRIORITY_WISH
 from tierd.errors import Conflict, Held, NotSettled, TierOffline
-from tierd.model.dataset import SnapshotRef
-from tierd.model.hold import Hold, HoldId, HoldKind
+from tierd.model.dataset import Dataset, SnapshotRef
+from tierd.model.hold import Hold, HoldId, HoldKind, Tie
+from tierd.model.phase import Phase
 from tierd.model.plan import SnapshotView
 from tierd.model.transfer import Transfer, TransferId, TransferKind
 from tierd.serve.finding import Finder
@@ -77,10 +78,29 @@ class Wishes:
                 f"{s.ref} was changed at {s.snapshot.changed_at:%Y-%m-%d %H:%M:%S} UTC",
                 hint=f"If nobody changes it again, it is settled at {settles_at:%Y-%m-%d %H:%M:%S} UTC.",
             )
+        if release and s.dataset.policy.keeps_flash:
+            name, phase = s.dataset.name, s.dataset.phase
+            raise Held(
+                f"dataset {name} is in phase {phase}, which keeps it on flash",
+                hint=f"`tierd phase {name} {Phase.TRAIN}` lets it go.",
+            )
         holds = [h for h in s.holds if h.is_active(now)]
         if release and holds:
             who = ", ".join(f"{h.kind} {h.id} of {h.holder}" for h in holds[:3])
             raise Held(f"{s.ref} is held by {who}", hint="Wait until it ends, or end it: a hold forbids every release.")
+
+    # ------------------------------------------------------------------ phases
+
+    def set_phase(self, dataset: str, phase: Phase | None, *, by: str) -> Dataset:
+        """Give a dataset a phase, or None to leave it to the configuration; the next decision knows.
+
+        Raises:
+            NotFound: no such dataset.
+        """
+        name = self._finder.dataset(dataset).name
+        if self._catalog.set_phase(name, phase, by=by, now=self._clock()):
+            self._ports.wake()
+        return self._finder.dataset(name)
 
     # ------------------------------------------------------------------ holds
 
@@ -92,6 +112,19 @@ class Wishes:
         """
         self._need_lease(hold_id)
         return self._catalog.renew_lease(hold_id, ttl, self._clock(), generation=generation)
+
+    def hand_over(
+        self, hold_id: HoldId, *, holder: str, tie: Tie | None, ttl: timedelta, generation: int | None
+    ) -> Hold:
+        """Give a lease to another holder.
+
+        Raises:
+            NotFound, Conflict: there is no such lease, it has ended, or somebody else changed it.
+        """
+        self._need_lease(hold_id)
+        return self._catalog.hand_over(
+            hold_id, holder=holder, tie=tie, ttl=ttl, now=self._clock(), generation=generation
+        )
 
     def end(self, hold_id: HoldId) -> None:
         """End a lease now.

@@ -252,7 +252,8 @@ def done(seen: View, steps: Iterable[Step]) -> View:
         step = by_id.get(s.snapshot.id)
         if step is not None:
             placements = list(s.placements)
-            if step.copies_bytes or step.action is Action.MIGRATE:
+            is_new = step.action is Action.RELEASE and s.on(step.destination) is None  # an empty snapshot has no bytes
+            if step.copies_bytes or is_new or step.action is Action.MIGRATE:
                 placements.append(copy(step.destination, s.snapshot.id, s.snapshot.size_bytes))
                 used[step.destination][0] += s.snapshot.size_bytes
                 used[step.destination][1] += s.snapshot.entries

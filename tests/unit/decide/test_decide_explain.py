@@ -53,6 +53,7 @@ def test_every_condition_is_shown_with_how_it_stands() -> None:
         ("minimum residency over", True, "it was never warmed"),
         ("no back-off", True, "no transfer of it failed last"),
         ("cold tier online", True, "no cold copy whose tier could be offline"),
+        ("its phase lets it leave flash", True, "dataset ds is in phase train, which lets it leave flash"),
         ("unused long enough to migrate", False, "used 3d ago; migrates after 14d unused, on 2026-12-01 10:00 UTC"),
         ("unused long enough to release", False, "used 3d ago; released after 30d unused, on 2026-12-17 10:00 UTC"),
         ("cold copy verified", False, "no other tier has a verified copy"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 
 from fastapi import APIRouter, Request
@@ -11,7 +12,7 @@ from tierd.errors import Conflict
 from tierd.model.dataset import SnapshotRef
 from tierd.model.hold import Hold
 from tierd.serve import schemas as out
-from tierd.serve.asking import Named, Reader, Warmer, ttl
+from tierd.serve.asking import Named, Reader, Warmer, tie_of, ttl
 from tierd.serve.finding import Receipt
 from tierd.serve.look import text_of
 from tierd.serve.meters import waited
@@ -35,7 +36,8 @@ async def warm(request: Request, ref: Named, have: Have, caller: Warmer, body: o
     same request with `restore` true begins it. With `by` it is granted only if it will be there in time and no promise
     made before is broken for it; else refused with 409 `too_late`, which names the earliest time.
     """
-    wish = _wish(ref, body or out.WarmIn(), caller.name)
+    asked = body or out.WarmIn()
+    wish = replace(_wish(ref, asked, caller.name), tie=tie_of(asked, caller, have.ports))
     deadline = time.monotonic() + PATIENCE_S
     lease = None
     while True:

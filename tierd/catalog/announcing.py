@@ -143,9 +143,10 @@ def _check(use_at: datetime, until: datetime, confidence: float, now: datetime) 
             f"the use would be over since {until.isoformat()}",
             hint=f"Announce what is still to come; it is {now.isoformat()} here.",
         )
-    if until > now + HORIZON:
+    if until > now + HORIZON or use_at < now - HORIZON:
         raise InvalidRequest(
-            f"{until.isoformat()} is more than ten years ahead", hint="Announce a use when it is nearer."
+            f"from {use_at.isoformat()} until {until.isoformat()} is more than ten years away",
+            hint="Announce a use when it is nearer.",
         )
 
 

@@ -83,14 +83,14 @@ def last_occurrence(schedule: Schedule, now: datetime) -> datetime | None:
     return None
 
 
-def turns(schedule: Schedule, view: View, now: datetime) -> list[Turn]:
+def turns(schedule: Schedule, view: View, now: datetime, horizon: timedelta = HORIZON) -> list[Turn]:
     """The use that goes on, if there is one, and the next one within the horizon."""
     snapshots = tuple(matching(view.snapshots, schedule.snapshots))
     missing = tuple(s for s in snapshots if not any(s.on(name) for name in view.flash))
     lead = schedule.lead or _lead(missing, view)
     last = last_occurrence(schedule, now)
     times = [] if last is None or last + schedule.use_for < now else [last]
-    times += [at for at in islice(occurrences(schedule, now), 1) if at <= now + max(HORIZON, lead)]
+    times += [at for at in islice(occurrences(schedule, now), 1) if at <= now + max(horizon, lead)]
     return [
         Turn(
             schedule=schedule,

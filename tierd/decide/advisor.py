@@ -57,8 +57,9 @@ class Advice:
     @property
     def toml(self) -> str:
         """What to paste into the configuration."""
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.ref)).strip(".-") or "regular"
-        target = str(self.ref).replace("\\", "\\\\").replace('"', '\\"')
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.ref)).strip("._-") or "regular"
+        # As a pattern that matches this name, in a TOML string.
+        target = re.sub(r"([*?[])", r"[\1]", str(self.ref)).replace("\\", "\\\\").replace('"', '\\"')
         zone = f'time_zone = "{self.zone}"\n' if self.zone else ""
         return (
             f'[[schedules]]\nname = "{name[:90]}"\nsnapshots = "{target}"\ncron = "{self.cron}"\n'

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -86,6 +88,16 @@ def test_daily_uses_are_noticed_and_weekends_may_be_free() -> None:
 
 def test_what_is_scheduled_already_is_not_advised_again() -> None:
     assert advise(uses(*MONDAYS), BERLIN, NOW, scheduled={V3}) == []
+
+
+def test_odd_names_can_be_pasted() -> None:
+    odd = SnapshotRef("ds", 'a"b\\c[1]*')
+    spans = [replace(span, ref=odd) for span in uses(*MONDAYS)]
+    (advice,) = advise(spans, BERLIN, NOW)
+    pasted = tomllib.loads(advice.toml)["schedules"][0]
+    assert pasted["name"] == "ds-a-b-c-1"
+    assert fnmatchcase(str(odd), pasted["snapshots"])
+    assert not fnmatchcase('ds/a"b\\c1zzz', pasted["snapshots"])
 
 
 @given(

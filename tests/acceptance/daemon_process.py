@@ -38,6 +38,8 @@ path = "{flash}/datasets/ds"
 name = "archive"
 path = "{hdd}/archive"
 
+{schedules}
+
 [defaults]
 settle_after = "{settle_after}"
 migrate_after = "{migrate_after}"
@@ -75,6 +77,7 @@ class DaemonProcess:
             "flash_extra": "",
             "hdd_extra": "",
             "mover_extra": "",
+            "schedules": "",
             "settle_after": "1s",
             "migrate_after": "never",
             "release_after": "never",

@@ -7,6 +7,7 @@ knows no file of any snapshot, reads no clock, and decides nothing.
 from __future__ import annotations
 
 from tierd.catalog.accesses import Accesses
+from tierd.catalog.announcing import Announcing
 from tierd.catalog.effects import Placements
 from tierd.catalog.events import Events
 from tierd.catalog.history import KEEP_EPISODES, History, RankedBy, SpanPlace
@@ -33,7 +34,19 @@ __all__ = [
 
 
 class Catalog(
-    Settings, Snapshots, Accesses, History, Placements, Transfers, Holds, Events, Views, Rebuilding, Measured, Ties
+    Settings,
+    Snapshots,
+    Accesses,
+    History,
+    Placements,
+    Transfers,
+    Holds,
+    Events,
+    Views,
+    Rebuilding,
+    Measured,
+    Ties,
+    Announcing,
 ):
     """The open catalog, one part per subject; `Catalog.open(path)` opens it.
 

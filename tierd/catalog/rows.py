@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from tierd.model.announced import Announcement, AnnouncementId
 from tierd.model.dataset import Snapshot, SnapshotId, SnapshotRef
 from tierd.model.event import Event
 from tierd.model.hold import Hold, HoldId, Tie
@@ -117,6 +118,19 @@ def _tie(r: AnyRow) -> Tie | None:
     if r.pid is None and r.job is None:
         return None
     return Tie(pid=r.pid, pid_started=r.pid_started, boot_id=r.boot_id, job=r.job)
+
+
+def announcement(r: AnyRow) -> Announcement:
+    return Announcement(
+        id=AnnouncementId(r.id),
+        snapshot_id=SnapshotId(r.snapshot_id),
+        source=r.source,
+        holder=r.holder,
+        use_at=r.use_at,
+        until=r.until,
+        confidence=r.confidence,
+        note=r.note,
+    )
 
 
 def event(r: AnyRow) -> Event:

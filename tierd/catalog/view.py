@@ -11,11 +11,13 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Connection, Select, exists, func, or_, select
 
 from tierd.catalog import rows
+from tierd.catalog.announcing import open_announcements
 from tierd.catalog.engine import Opened
 from tierd.catalog.holds import active_holds
 from tierd.catalog.schema import event, hold, placement, snapshot, transfer
 from tierd.catalog.session import Session
 from tierd.catalog.settings import in_given_phases
+from tierd.model.announced import Announcement
 from tierd.model.dataset import Dataset, Snapshot, SnapshotId
 from tierd.model.hold import Hold, HoldKind
 from tierd.model.placement import Placement
@@ -155,6 +157,7 @@ class Views(Session):
         copies = select(placement).order_by(placement.c.snapshot_id, placement.c.tier)
         placements: defaultdict[SnapshotId, list[Placement]] = defaultdict(list)
         holds: defaultdict[SnapshotId, list[Hold]] = defaultdict(list)
+        announced: defaultdict[SnapshotId, list[Announcement]] = defaultdict(list)
         with self._reading() as conn:
             configured = {d.name: d for d in in_given_phases(conn, datasets)}
             found = self._kept_snapshots.values(conn.execute(present).all())
@@ -163,6 +166,8 @@ class Views(Session):
                 placements[p.snapshot_id].append(p)
             for h in active_holds(conn, None, now):
                 holds[h.snapshot_id].append(h)
+            for a in open_announcements(conn, None, now):
+                announced[a.snapshot_id].append(a)
             live = _by_snapshot(conn, select(transfer).where(transfer.c.state.in_(sorted(LIVE))))
             failed = _by_snapshot(conn, _newest_failures())
             released, promoted_bytes = _moved_lately(conn, min(tiers, key=lambda t: t.rank).name, now)
@@ -173,6 +178,7 @@ class Views(Session):
                 dataset=configured[s.ref.dataset],
                 placements=tuple(placements.get(s.id, ())),
                 holds=tuple(holds.get(s.id, ())),
+                announcements=tuple(announced.get(s.id, ())),
                 live=live.get(s.id),
                 last_failure=failed.get(s.id),
                 released_at=released.get(s.id),

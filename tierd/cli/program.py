@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from tierd import __version__
+from tierd.cli.announcing import announce, announcements, schedules
 from tierd.cli.auditing import audit
 from tierd.cli.demo import demo
 from tierd.cli.fetching import fetch
@@ -34,6 +35,7 @@ _VERBS = (
     ("Daily", (status, ls, warm, fetch, lease, pin, unpin)),
     ("Why", (plan, explain, events, simulate)),
     ("Use", (top, accesses, heatmap, history, access)),
+    ("Announced", (announce, announcements, schedules)),
     ("Moving", (migrate, release, transfers, cancel, pause, resume, phase)),
     ("Care", (audit, rebuild)),
     ("Daemon", (run, check_config, demo)),

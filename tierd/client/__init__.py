@@ -22,6 +22,8 @@ from tierd.client.caller import holder_of_this_process
 from tierd.client.connection import DEFAULT_URL, TOKEN_VARIABLE, URL_VARIABLE
 from tierd.client.rest import CALLER, Duration, Ref, Rest, Tie, parse_ref, span
 from tierd.client.shapes import (
+    Advice,
+    Announcement,
     Dataset,
     Episode,
     Event,
@@ -31,6 +33,7 @@ from tierd.client.shapes import (
     Plan,
     Ranked,
     Receipt,
+    Schedule,
     Snapshot,
     Span,
     Status,
@@ -48,6 +51,8 @@ __all__ = [
     "DEFAULT_URL",
     "TOKEN_VARIABLE",
     "URL_VARIABLE",
+    "Advice",
+    "Announcement",
     "Dataset",
     "Episode",
     "Event",
@@ -59,6 +64,7 @@ __all__ = [
     "Progress",
     "Ranked",
     "Receipt",
+    "Schedule",
     "Snapshot",
     "Span",
     "Status",

@@ -329,6 +329,59 @@ class Rest:
         """Remove the pin; nothing happens where there is none."""
         self.connection.ask("DELETE", _path(ref, "pin"))
 
+    # ------------------------------------------------------------------ announced use
+
+    def announce(
+        self,
+        ref: Ref,
+        at: datetime,
+        *,
+        lasts: Duration | None = None,
+        until: datetime | None = None,
+        holder: str | None = None,
+        confidence: float = 1.0,
+        note: str | None = None,
+        request_key: str | None = None,
+        source: str = "caller",
+    ) -> shapes.Announcement:
+        """Say that a snapshot will be read from `at` on; nothing is held or brought to flash for that.
+
+        Args:
+            ref: also `"DATASET/latest"`: the answer names which one that is now.
+            lasts: how long, or `until` when, it will be read; an hour by default.
+            holder: who will read it (`"slurm:991"`); the caller by default.
+            confidence: how likely that is, up to 1.
+            request_key: announcing again with the same key changes what was announced.
+            source: "scheduler" for a batch system that speaks for a job in its queue.
+
+        Raises:
+            NotFound: no such snapshot.
+            InvalidRequest: the time is over.
+        """
+        body = _said(ref=str(parse_ref(ref)), holder=holder, note=note, request_key=request_key, source=source)
+        body |= {"at": _moment(at), "confidence": float(confidence)}
+        if lasts is not None:
+            body["for_s"] = span(lasts).total_seconds()
+        if until is not None:
+            body["until"] = _moment(until)
+        return shapes.decode(shapes.Announcement, self.connection.ask("POST", "/v1/announcements", body=body))
+
+    def announcements(self) -> list[shapes.Announcement]:
+        """All announced uses that are not over, the next one first."""
+        return shapes.decode_items(shapes.Announcement, self.connection.ask("GET", "/v1/announcements"))
+
+    def withdraw(self, announcement_id: int) -> None:
+        """Withdraw what was announced; nothing happens if it is over already."""
+        self.connection.ask("DELETE", f"/v1/announcements/{announcement_id}")
+
+    def schedules(self) -> list[shapes.Schedule]:
+        """The schedules of the daemon's configuration, and what is next."""
+        return shapes.decode_items(shapes.Schedule, self.connection.ask("GET", "/v1/schedules"))
+
+    def advice(self) -> list[shapes.Advice]:
+        """Regular uses that no schedule covers."""
+        return shapes.decode_items(shapes.Advice, self.connection.ask("GET", "/v1/advice"))
+
     # ------------------------------------------------------------------ events
 
     def events(self, *, after: int | None = None, limit: int = 100, ref: Ref | None = None) -> shapes.Events:
@@ -389,6 +442,11 @@ def _seconds(lease: Duration) -> float:
     if seconds <= 0:
         raise InvalidRequest("a lease must be longer than nothing", hint='Write how long, like "8h".')
     return seconds
+
+
+def _moment(at: datetime) -> str:
+    """With its zone and its seconds, as the interface wants it; a time without a zone is local."""
+    return at.astimezone().isoformat()
 
 
 def _path(ref: Ref, verb: str = "") -> str:

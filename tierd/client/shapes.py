@@ -86,6 +86,68 @@ class Transfer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Announcement:
+    """A use that somebody announced: it begins about `at`; `confidence`: how likely it is, up to 1."""
+
+    id: int
+    ref: str
+    source: str
+    holder: str
+    at: datetime
+    until: datetime
+    confidence: float = 1.0
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What last became of a schedule."""
+
+    at: datetime
+    kind: str
+    use_at: datetime | None
+    ref: str | None
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A schedule of the daemon's configuration.
+
+    `lead_s` None: from measured rates; `next_at`: the next times; `in_use_until`: of the use that goes on;
+    `matches`: what is meant now; `recall_bytes`: of it that is not on flash; `begins_at`: when warming begins.
+    """
+
+    name: str
+    snapshots: str
+    cron: str
+    time_zone: str
+    for_s: float
+    lead_s: float | None
+    next_at: list[datetime]
+    in_use_until: datetime | None
+    matches: list[str]
+    recall_bytes: int
+    begins_at: datetime | None
+    last: News | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """A regular use that no schedule covers; `toml`: what to add to the configuration."""
+
+    ref: str
+    rhythm: str
+    when: str
+    cron: str
+    time_zone: str | None
+    for_s: float
+    seen: int
+    says: str
+    toml: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Receipt:
     """Proof that a snapshot was wholly on flash at a moment; `content_id` names its exact content, where known."""
 

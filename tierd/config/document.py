@@ -35,7 +35,7 @@ _AT_LINE = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)
 
 @dataclass(kw_only=True)
 class Draft:
-    """One tier or dataset as far as it could be read.
+    """One tier, dataset or schedule as far as it could be read.
 
     Attributes:
         where: how faults name it, `tiers[hdd]`, or `tiers[#2]` when it has no usable name.
@@ -65,6 +65,7 @@ class Document:
     top: Values = field(default_factory=dict)
     tiers: list[Draft] = field(default_factory=list)
     datasets: list[Draft] = field(default_factory=list)
+    schedules: list[Draft] = field(default_factory=list)
     defaults: Values = field(default_factory=dict)
     sections: dict[str, Values] = field(default_factory=dict)
 
@@ -110,6 +111,9 @@ def read_document(raw: dict[str, object], faults: Faults) -> Document:
     if not document.tiers and "tiers" not in raw:
         instead = "Add a [[tiers]] table with name, root and rank for the flash (rank 0) and one for the HDD (rank 1)."
         faults.add("tiers", "there is none", instead)
+    for where, table in _entries(raw, "schedules", faults):
+        read = _read_table(table, keys.SCHEDULE, where, faults, "schedules")
+        document.schedules.append(Draft(where=where, values=read))
     document.defaults = _read_table(_table(raw, "defaults", faults), keys.POLICY, "defaults", faults)
     for section in ("api", "mover", "observe", "value", "quiet", "log"):
         table = _table(raw, section, faults)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tierd.config import s3_values, values, windows
+from tierd.config import s3_values, schedule_values, values, windows
 from tierd.config.values import Reader
 from tierd.model.tier import TierKind
 
@@ -129,6 +129,14 @@ VALUE = (
     Key("daily_writes", values.size_or_unlimited),
     Key("stall_hour_price", values.money_or_none),
 )
+SCHEDULE = (
+    Key("name", values.name, is_required=True),
+    Key("snapshots", schedule_values.snapshots, is_required=True),
+    Key("cron", schedule_values.cron, is_required=True),
+    Key("for", values.duration, "use_for", is_required=True),
+    Key("time_zone", windows.time_zone),
+    Key("lead", schedule_values.lead),
+)
 QUIET = (
     Key("window", windows.window_or_off),
     Key("after", values.duration_or_zero),
@@ -150,6 +158,7 @@ SECTIONS: dict[str, Sequence[Key]] = {
     "datasets": DATASET,
     "datasets.policy": POLICY,
     "defaults": POLICY,
+    "schedules": SCHEDULE,
     "api": API,
     "mover": MOVER,
     "observe": OBSERVE,
@@ -161,7 +170,7 @@ SECTIONS: dict[str, Sequence[Key]] = {
 OF_KIND: dict[TierKind, Sequence[Key]] = {TierKind.POSIX: POSIX, TierKind.S3: S3}
 """Keys that only tiers of one kind have."""
 
-LISTED = frozenset({"tiers", "datasets"})
+LISTED = frozenset({"tiers", "datasets", "schedules"})
 """Sections that are arrays of tables."""
 INNER = {"tiers": ("prices",), "datasets": ("policy",), "api": ("tokens",)}
 """Tables inside a section."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from tierd.config import policies, rules, s3_rules
+from tierd.config import policies, rules, s3_rules, schedule_rules
 from tierd.config.document import Document, Draft, Values, parse_toml, read_document
 from tierd.config.fault import Fault, Faults, Mounts
 from tierd.config.own_places import check_own_places, place_s3
@@ -17,6 +17,7 @@ from tierd.config.windows import local_zone
 from tierd.errors import ConfigError
 from tierd.model.dataset import Dataset
 from tierd.model.s3 import Prices, S3Settings
+from tierd.model.schedule import Schedule
 from tierd.model.tier import Tier
 from tierd.model.value import Judgement
 from tierd.model.windows import Quiet, TimedRate
@@ -67,6 +68,7 @@ def _read(path: Path, mounts: Mounts, faults: Faults) -> Document | None:
     rules.check_rules(document, faults)
     policies.check_policies(document, faults)
     s3_rules.check_s3(document, faults)
+    schedule_rules.check_schedules(document, faults)
     check_places(document, mounts, faults)
     check_own_places(document, mounts, faults)
     place_s3(document)
@@ -78,6 +80,7 @@ def _build(document: Document, source: Path) -> Config:
     return Config(
         tiers=tuple(_tier(draft, zone) for draft in document.tiers),
         datasets=tuple(_dataset(draft, document) for draft in document.datasets),
+        schedules=tuple(_schedule(draft, zone) for draft in document.schedules),
         **document.top,
         api=ApiConfig(**document.sections["api"]),
         mover=MoverConfig(**document.sections["mover"]),
@@ -87,6 +90,11 @@ def _build(document: Document, source: Path) -> Config:
         log=LogConfig(**document.sections["log"]),
         source=source,
     )
+
+
+def _schedule(draft: Draft, zone: ZoneInfo) -> Schedule:
+    read = Schedule(**draft.values)
+    return read if read.time_zone is not None else replace(read, time_zone=zone)
 
 
 def _dataset(draft: Draft, document: Document) -> Dataset:

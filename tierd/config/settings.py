@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from tierd.config.windows import local_zone
 from tierd.model.dataset import Dataset
+from tierd.model.schedule import Schedule
 from tierd.model.tier import Tier
 from tierd.model.value import Judgement
 from tierd.model.windows import Quiet
@@ -100,6 +101,7 @@ class Config:
 
     tiers: tuple[Tier, ...]
     datasets: tuple[Dataset, ...]
+    schedules: tuple[Schedule, ...] = ()
     database: Path = Path("/var/lib/tierd/tierd.db")
     view: Path = Path("/run/tierd/view")
     decide_interval_s: float = 30.0

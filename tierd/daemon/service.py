@@ -22,6 +22,7 @@ from tierd.config import Config, Mounts, load
 from tierd.daemon.living import Living, tie_to
 from tierd.daemon.notify import Notifier
 from tierd.daemon.observer import Observer
+from tierd.daemon.scheduler import Scheduler
 from tierd.daemon.sweeper import Sweeper
 from tierd.daemon.tiers import Tiers
 from tierd.decide import plan, withdrawn
@@ -29,7 +30,7 @@ from tierd.decide.policies import SCORES
 from tierd.errors import ConfigError, Conflict, NotFound, TierdError
 from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, TrackerStatus
-from tierd.model.plan import Action, Step
+from tierd.model.plan import Action, Step, View
 from tierd.model.pressure import Busy
 from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
@@ -37,7 +38,7 @@ from tierd.model.transfer import Progress, TransferId, TransferKind
 from tierd.model.value import Cost
 from tierd.move.mover import Mover
 from tierd.observe.choose import choose
-from tierd.serve import ApiServer, create_app
+from tierd.serve import ApiServer, create_app, parts_of
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +73,11 @@ class Daemon:
             config, self.catalog, self.clock, self.tiers.usage, self.observer, on_end=self._transfer_ended
         )
         self.sweeper = Sweeper(self.tiers, self.mover.live_keys)
+        app = create_app(config=config, catalog=self.catalog, ports=self, clock=self.clock)
+        self.server = ApiServer(app, config.api)
+        # With the API's own admission: two of them would both promise the same room.
+        self.scheduler = Scheduler(config.schedules, self.catalog, parts_of(app).warming)
         self.living = Living(self.catalog, self.clock)
-        self.server = ApiServer(
-            create_app(config=config, catalog=self.catalog, ports=self, clock=self.clock), config.api
-        )
         self._notifier = Notifier()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -162,6 +164,7 @@ class Daemon:
             self.living.look()  # first: what lives holds on, however long this daemon was away
             for lease in self.catalog.expire_leases(self.clock()):
                 log.info("lease %s of %s expired", lease.id, lease.holder)
+            self.catalog.expire_announcements(self.clock())
             if self.observer.is_ready:
                 self._decide()
                 self.mover.tick()
@@ -178,12 +181,9 @@ class Daemon:
             return
         self._decide_at = time.monotonic() + self.config.decide_interval_s
         now = self.clock()
-        view = replace(
-            self.catalog.view(self.config.tiers, self.config.datasets, self.tiers.usage(), now=now),
-            costs=self.costs(),
-            judgement=self.config.value,
-            quiet=self.config.quiet,
-        )
+        view = self._view(now)
+        if self.scheduler.tick(view, now):
+            view = self._view(now)
         for transfer, why in withdrawn(view, now):
             with suppress(Conflict):  # it ended meanwhile
                 self.catalog.request_cancel(transfer.id, now)
@@ -194,6 +194,10 @@ class Daemon:
             except (Conflict, NotFound) as error:
                 # It was warmed, held, deleted or put back since the view was read: the next plan knows.
                 log.info("%s of %s is not begun: %s", step.action, step.ref, error)
+
+    def _view(self, now: datetime) -> View:
+        view = self.catalog.view(self.config.tiers, self.config.datasets, self.tiers.usage(), now=now)
+        return replace(view, costs=self.costs(), judgement=self.config.value, quiet=self.config.quiet)
 
     def _prune(self) -> None:
         if time.monotonic() >= self._prune_at:

@@ -20,8 +20,10 @@ class Event:
         id: grows by one with each event; a reader continues after the last id it saw.
         kind: dotted, stable: `snapshot.found`, `snapshot.changed`, `snapshot.renamed`, `snapshot.gone`,
             `transfer.queued`, `transfer.restoring`, `transfer.copying`, …, `transfer.failed`, `lease.granted`,
-            `lease.renewed`, `lease.ended`, `lease.expired`, `pin.set`, `pin.removed`, `dataset.phase`, `tier.offline`,
-            `tier.online`, `daemon.started`, `daemon.stopped`.
+            `lease.renewed`, `lease.ended`, `lease.expired`, `pin.set`, `pin.removed`,
+            `announcement.made`, `announcement.changed`, `announcement.withdrawn`, `announcement.over`,
+            `schedule.warmed`, `schedule.refused`, `schedule.empty`, `dataset.phase`, `tier.offline`, `tier.online`,
+            `daemon.started`, `daemon.stopped`.
     """
 
     id: int

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, FastAPI, Request
 from prometheus_client import CollectorRegistry
 
 from tierd.catalog import Catalog
@@ -44,6 +44,11 @@ class Parts:
     page: Page
     writers: Writers
     meters: Meters
+
+
+def parts_of(app: FastAPI) -> Parts:
+    """Those of an application that `create_app` built."""
+    return cast(Parts, app.state.parts)
 
 
 async def _parts(request: Request) -> Parts:

@@ -16,6 +16,7 @@ from tierd.config.keys import Key
 from tierd.model.dataset import Dataset
 from tierd.model.policy import Policy
 from tierd.model.s3 import Prices, S3Settings
+from tierd.model.schedule import Schedule
 from tierd.model.tier import Tier
 from tierd.model.value import Judgement
 from tierd.model.windows import Quiet
@@ -24,6 +25,7 @@ EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 RAW: dict[str, Any] = tomllib.loads(EXAMPLE.read_text())
 UNCOMMENTED = re.sub(r"^#(?=[^ \n])", "", EXAMPLE.read_text(), flags=re.MULTILINE)
 CLOUD: dict[str, Any] = tomllib.loads(UNCOMMENTED)["tiers"][2]
+SCHEDULE: dict[str, Any] = tomllib.loads(UNCOMMENTED)["schedules"][0]
 
 SECTIONS: list[tuple[str, type, Sequence[Key], dict[str, Any]]] = [
     ("tiers", Tier, (*keys.TIER, *keys.POSIX), RAW["tiers"][0]),
@@ -31,6 +33,7 @@ SECTIONS: list[tuple[str, type, Sequence[Key], dict[str, Any]]] = [
     ("prices", Prices, keys.PRICES, CLOUD["prices"]),
     ("datasets", Dataset, keys.DATASET, RAW["datasets"][0]),
     ("defaults", Policy, keys.POLICY, RAW["defaults"]),
+    ("schedules", Schedule, keys.SCHEDULE, SCHEDULE),
     ("api", ApiConfig, keys.API, RAW["api"]),
     ("mover", MoverConfig, keys.MOVER, RAW["mover"]),
     ("observe", ObserveConfig, keys.OBSERVE, RAW["observe"]),
@@ -54,7 +57,7 @@ NOT_WRITTEN = {
     ("", "source"): "is the file",
     **{
         ("", section): "a table of its own"
-        for section in ("tiers", "datasets", "api", "mover", "observe", "value", "quiet", "log")
+        for section in ("tiers", "datasets", "schedules", "api", "mover", "observe", "value", "quiet", "log")
     },
 }
 FOLLOWS = {("s3", "state"): "from the database's path and the tier's name"}
@@ -90,7 +93,11 @@ def test_every_default_shown_is_the_code_s_default(
         assert key.is_required is not has_default, f"{section}.{key.name}"
         value = key.read(shown[key.name])
         # Most of an S3 tier that is not set has no words of its own: an example is shown.
-        if has_default and (section, key.name) not in FOLLOWS and not (default is None and section in {"s3", "prices"}):
+        if (
+            has_default
+            and (section, key.name) not in FOLLOWS
+            and not (default is None and section in {"s3", "prices", "schedules"})
+        ):
             assert value == default, f"{section}.{key.name}"
 
 
@@ -108,11 +115,13 @@ def test_the_s3_tier_of_the_example_is_sound_when_uncommented(tmp_path: Path) ->
 def test_what_is_unset_by_default_is_called_so_in_the_example() -> None:
     lines = dict(re.findall(r"^#(\w+) = (.*)", EXAMPLE.read_text(), flags=re.MULTILINE))
     unset = {key.name for key in keys.S3 if getattr(S3Settings, key.attribute, "") is None} | {"state"}
-    unset |= {key.name for key in keys.PRICES if getattr(Prices, key.attribute) is None}
+    unset |= {key.name for key in keys.PRICES if getattr(Prices, key.attribute) is None} | {"time_zone"}
     assert {name for name, rest in lines.items() if "# unset" in rest} == unset
 
 
 def test_tables_inside_sections_are_shown() -> None:
     assert RAW["api"]["tokens"] == ApiConfig().tokens == {}
     assert any("policy" in dataset for dataset in RAW["datasets"])
-    assert set(RAW) == {key.name for key in keys.TOP} | {name for name in keys.SECTIONS if "." not in name}
+    assert set(RAW) | {"schedules"} == {key.name for key in keys.TOP} | {
+        name for name in keys.SECTIONS if "." not in name
+    }

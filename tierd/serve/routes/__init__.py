@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from tierd.serve.routes import (
     accesses,
+    announcements,
     datasets,
     events,
     health,
@@ -27,6 +28,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     plan.router,
     transfers.router,
     leases.router,
+    announcements.router,
     events.router,
     health.router,
     page.router,

@@ -1,0 +1,158 @@
+"""Carries out schedules: announces what comes next, and has it warmed and held in time.
+
+Nothing has to be remembered across a restart: announcements and leases carry the key of their occurrence, so asking
+again changes nothing, and an occurrence that was missed while nobody ran is due as long as its use goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from tierd.catalog import Catalog
+from tierd.decide.schedules import Turn, all_turns
+from tierd.errors import Conflict, NotFound, TierdError, TooLate
+from tierd.model.announced import AnnouncedBy, Announcement
+from tierd.model.dataset import SnapshotId
+from tierd.model.plan import SnapshotView, View
+from tierd.model.schedule import Schedule
+from tierd.model.tier import TierName
+from tierd.model.transfer import TransferKind
+from tierd.serve import LeaseWish, Leaving, Warmed, Warming
+
+log = logging.getLogger(__name__)
+
+_AGAIN = timedelta(minutes=1)
+"""After a warm was refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tried:
+    """How a warm went: refused with `problem`, or granted."""
+
+    at: datetime
+    until: datetime
+    problem: str | None
+
+
+class Scheduler:
+    """One per daemon, used by the control loop alone."""
+
+    def __init__(self, schedules: Sequence[Schedule], catalog: Catalog, warming: Warming) -> None:
+        self._schedules, self._catalog, self._warming = schedules, catalog, warming
+        self._announced: dict[str, Turn] = {}
+        self._tried: dict[str, _Tried] = {}
+        # What was told before this start is not told again. By occurrence and snapshot: the kind of the last event.
+        self._told = {
+            (name, str(e.detail.get("use_at")), e.ref): e.kind for name, e in catalog.schedule_events().items()
+        }
+
+    def tick(self, view: View, now: datetime) -> bool:
+        """Announce and warm what is due; True if that changed what a view shows."""
+        before = self._catalog.last_event_id()
+        coming = all_turns(self._schedules, view, now)
+        self._withdraw(coming, view, now)
+        for turn in coming:
+            for s in turn.snapshots:
+                self._announce(turn, s, now)
+            if turn.is_due(now):
+                self._prepare(turn, view, now)
+        self._tried = {key: tried for key, tried in self._tried.items() if tried.until >= now}
+        self._announced = {key: turn for key, turn in self._announced.items() if turn.until >= now}
+        times = {(turn.schedule.name, turn.use_at.isoformat()) for turn in coming}
+        self._told = {about: kind for about, kind in self._told.items() if about[:2] in times}
+        return self._catalog.last_event_id() != before
+
+    def _announce(self, turn: Turn, s: SnapshotView, now: datetime) -> None:
+        key = turn.key(s)
+        known = self._announced.get(key)
+        if known is not None and (known.use_at, known.until) == (turn.use_at, turn.until):
+            return
+        try:
+            self._catalog.announce(
+                snapshot_id=s.snapshot.id,
+                source=AnnouncedBy.SCHEDULE,
+                holder=turn.schedule.holder,
+                use_at=turn.use_at,
+                until=turn.until,
+                request_key=key,
+                now=now,
+            )
+        except (Conflict, NotFound) as error:  # it was deleted since the view was read
+            log.info("%s is not announced: %s", s.ref, error)
+        else:
+            self._announced[key] = turn
+
+    def _withdraw(self, coming: Sequence[Turn], view: View, now: datetime) -> None:
+        """End what schedules announced and no longer mean: they were changed, or another snapshot is the latest."""
+        meant = {(turn.schedule.holder, s.snapshot.id, turn.use_at) for turn in coming for s in turn.snapshots}
+        for s in view.snapshots:
+            for a in s.announcements:
+                if a.source is AnnouncedBy.SCHEDULE and _said(a) not in meant:
+                    self._catalog.end_announcement(a.id, now)
+
+    def _prepare(self, turn: Turn, view: View, now: datetime) -> None:
+        if not turn.snapshots:
+            message = f"schedule {turn.schedule.name} matches nothing: no snapshot is {turn.schedule.snapshots}"
+            self._tell("schedule.empty", turn, None, message, now)
+        for s in turn.snapshots:
+            if self._wants_warm(turn.key(s), s, view.flash, now):
+                self._warm(turn, s, now)
+
+    def _wants_warm(self, key: str, s: SnapshotView, flash: frozenset[TierName], now: datetime) -> bool:
+        tried = self._tried.get(key)
+        if tried is None:
+            return True
+        if tried.problem is None:  # what was granted may have failed for good since
+            is_coming = s.live is not None and s.live.kind is TransferKind.RECALL
+            if is_coming or any(s.on(name) for name in flash):
+                return False
+        return now >= tried.at + _AGAIN
+
+    def _warm(self, turn: Turn, s: SnapshotView, now: datetime) -> None:
+        key, name = turn.key(s), turn.schedule.name
+        wish = LeaseWish(
+            ref=s.ref,
+            ttl=max(turn.until - now, timedelta(seconds=1)),
+            holder=turn.schedule.holder,
+            request_key=key,
+            note=f"for its use at {turn.use_at:%Y-%m-%d %H:%M} UTC",
+        )
+        problem: str | None = None
+        try:
+            answer = self._ask(wish, turn, s, now)
+        except TierdError as error:
+            problem = error.message if error.hint is None else f"{error.message}. {error.hint}"
+            self._tell("schedule.refused", turn, s, f"schedule {name}: {problem}", now)
+        else:
+            if isinstance(answer, Leaving):  # its release was asked to stop: the next round finds it there
+                return
+            way = "is on flash" if answer.transfer is None else f"comes to flash by transfer {answer.transfer.id}"
+            held = f"held until {turn.until:%Y-%m-%d %H:%M} UTC"
+            self._tell("schedule.warmed", turn, s, f"schedule {name}: {s.ref} {way}, {held}", now)
+        self._tried[key] = _Tried(at=now, until=turn.until, problem=problem)
+
+    def _ask(self, wish: LeaseWish, turn: Turn, s: SnapshotView, now: datetime) -> Warmed | Leaving:
+        """With the time of use as a promise where one can be made; without it is still better than not at all."""
+        if s.live is None and turn.use_at > now:
+            try:
+                return self._warming.warm(replace(wish, by=turn.use_at))
+            except TooLate as error:
+                log.info("schedule %s: %s", turn.schedule.name, error)
+        return self._warming.warm(wish)
+
+    def _tell(self, kind: str, turn: Turn, s: SnapshotView | None, message: str, now: datetime) -> None:
+        """An event and a line in the log; for each occurrence and snapshot once, until there is other news."""
+        detail = {"schedule": turn.schedule.name, "use_at": turn.use_at.isoformat()}
+        about = (detail["schedule"], detail["use_at"], None if s is None else s.ref)
+        if self._told.get(about) == kind:
+            return
+        self._told[about] = kind
+        log.log(logging.INFO if kind == "schedule.warmed" else logging.WARNING, "%s", message)
+        self._catalog.add_event(kind, now=now, ref=None if s is None else s.ref, message=message, detail=detail)
+
+
+def _said(a: Announcement) -> tuple[str, SnapshotId, datetime]:
+    return a.holder, a.snapshot_id, a.use_at

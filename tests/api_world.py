@@ -27,6 +27,7 @@ from tierd.model.observation import AccessBatch, Measure
 from tierd.model.phase import by_phase
 from tierd.model.placement import PlacementState
 from tierd.model.policy import Policy
+from tierd.model.pressure import Busy
 from tierd.model.s3 import Counts
 from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import Transfer, TransferId, TransferKind, TransferState
@@ -55,6 +56,7 @@ class FakePorts:
     rate: float | None = 1e9
     requests: dict[TierName, dict[str, Counts]] = field(default_factory=dict)
     wakes: int = 0
+    disks: Busy = field(default_factory=Busy)
     told: list[AccessBatch] = field(default_factory=list)
 
     def accessed(self, batches: Sequence[AccessBatch]) -> None:
@@ -80,6 +82,9 @@ class FakePorts:
 
     def is_ready(self) -> bool:
         return self.is_scanned
+
+    def busy(self) -> Busy:
+        return self.disks
 
     def wake(self) -> None:
         self.wakes += 1

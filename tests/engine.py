@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tierd.errors import Interrupted
-from tierd.storage.control import Control, Unlimited
+from tierd.storage.control import Control, Rate, Unlimited
 from tierd.storage.manifest import Manifest
 from tierd.storage.posix.copy import CopyOptions, copy_tree
 from tierd.storage.posix.prove import Proof, prove_unchanged
@@ -21,12 +21,15 @@ from tierd.storage.posix.verify import verify_copy
 MIB = 1 << 20
 
 
-def copy(source: Path, staging: Path, control: Control | None = None, **options: int) -> Manifest:
+def copy(
+    source: Path, staging: Path, control: Control | None = None, *, bytes_per_s: int | None = None, **options: int
+) -> Manifest:
     """Copy with small settings; the caller closes the manifest."""
+    rate = Rate(bytes_per_s)
     staging.mkdir(exist_ok=True)
     fd = os.open(source, os.O_RDONLY)
     try:
-        return copy_tree(fd, staging, options=CopyOptions(**options), control=control or Unlimited())
+        return copy_tree(fd, staging, options=CopyOptions(rate=rate, **options), control=control or Unlimited())
     finally:
         os.close(fd)
 

@@ -25,6 +25,7 @@ from tierd.model.policy import Policy
 from tierd.model.s3 import S3Settings
 from tierd.model.tier import Tier, TierKind, TierName, TierUsage
 from tierd.model.transfer import Transfer, TransferKind, TransferState
+from tierd.model.windows import TimedRate
 from tierd.move.attempt import Attempt
 from tierd.move.job import Job
 from tierd.move.messages import Advance, LetGo, Report
@@ -128,6 +129,7 @@ class World:
         policy: Policy | None = None,
         mover: MoverConfig | None = None,
         hdd_rate: int | None = None,
+        hdd_rates: tuple[TimedRate, ...] = (),
         s3: S3Settings | None = None,
     ) -> None:
         self.base = base
@@ -139,7 +141,7 @@ class World:
         self.data.mkdir(parents=True, exist_ok=True)
         tiers: tuple[Tier, ...] = (
             Tier(name=FLASH, root=self.roots[FLASH], rank=0),
-            Tier(name=HDD, root=self.roots[HDD], rank=1, write_rate=hdd_rate),
+            Tier(name=HDD, root=self.roots[HDD], rank=1, write_rate=hdd_rate, rates=hdd_rates),
         )
         self.cold = HDD
         if s3 is not None:

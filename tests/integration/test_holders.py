@@ -17,6 +17,7 @@ from tests.conftest import SmallMount
 from tierd.model.dataset import SnapshotId
 from tierd.model.observation import Reader
 from tierd.observe.holders import Holders
+from tierd.observe.holding import Holding
 from tierd.observe.who import Ignored, Who
 
 pytestmark = [
@@ -413,6 +414,7 @@ def test_a_file_system_that_does_not_answer_is_never_asked(home: Path, tmp_path:
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from tierd.observe.holders import Holders
+from tierd.observe.holding import Holding
 from tierd.observe.who import Who
 print(Holders(Who(ours=None)).scan([(1, sys.argv[1].encode())], 60.0)[1][0].program)
 """
@@ -455,3 +457,29 @@ while True:
         continue
     os.write(fd, struct.pack("=IiQ", 16 + len(answer), 0, unique) + answer)
 """
+
+
+def test_looks_are_a_twentieth_of_the_time_and_rounds_a_minute_apart(home: Path) -> None:
+    holders = outsider()
+    holding = Holding(holders, 60.0)
+    holding.trees = trees(home)
+    assert holding.look() == {}
+    holding.begin()
+    assert 59.0 < holding.due - time.monotonic() <= 60.0
+    assert holding.look() == {}
+    assert holders.rounds == 0
+    with running("map_file(f'{sys.argv[1]}/v2/deep/shard0')", home):
+        found: dict[SnapshotId, list[Reader]] = {}
+        first = holding.due
+        while holders.rounds == 0:
+            holding.due = 0.0  # the rest is over
+            began, used = time.monotonic(), time.thread_time()
+            for snapshot_id, readers in holding.look().items():
+                found.setdefault(snapshot_id, []).extend(readers)
+            used = time.thread_time() - used
+            assert holding.due - began >= max(0.05, 15.0 * used)
+        assert holding.due >= first + 60.0
+        assert nameless(found) == {TWO: TRAIN}
+    holding.due, holding.trees = 0.0, []
+    assert holding.look() == {}
+    assert holding.due > first + 60.0

@@ -21,11 +21,13 @@ from tests.conftest import SmallMount
 from tierd.config import ObserveConfig
 from tierd.fs.linux import rename_exchange
 from tierd.model.dataset import SnapshotId
-from tierd.model.observation import AccessBatch
+from tierd.model.observation import AccessBatch, Reader
+from tierd.observe.allowance import Allowance
 from tierd.observe.choose import choose
 from tierd.observe.fanotify_tracker import FanotifyTracker
 from tierd.observe.tracker import Dirty, Tracker, Watch
 from tierd.observe.watchdog_tracker import WatchdogTracker
+from tierd.observe.who import Ignored, Who
 
 pytestmark = [
     pytest.mark.mounts,
@@ -60,8 +62,8 @@ def clock() -> FakeClock:
 def make(clock: FakeClock) -> Iterator[Make]:
     made: list[FanotifyTracker] = []
 
-    def make(*watches: Watch, fallback: Tracker | None = None) -> FanotifyTracker:
-        tracker = FanotifyTracker(clock=clock, fallback=fallback, retry_s=0.02)
+    def make(*watches: Watch, fallback: Tracker | None = None, **more: object) -> FanotifyTracker:
+        tracker = FanotifyTracker(clock=clock, fallback=fallback, retry_s=0.02, **more)  # type: ignore[arg-type]
         made.append(tracker)
         tracker.start(watches)
         assert tracker.sync(DEADLINE_S)
@@ -248,11 +250,11 @@ def test_others_are_counted_while_tierd_reads(home: Path, make: Make, clock: Fak
 class Reading:
     """A process of somebody else that has opened a file and stays."""
 
-    def __init__(self, path: Path, code: str = "f = open(sys.argv[1]); f.read()") -> None:
+    def __init__(self, path: Path, code: str = "f = open(sys.argv[1]); f.read()", *more: str) -> None:
         marker = "\nopen(sys.argv[2], 'w').close()\nwhile os.path.exists(sys.argv[2]): time.sleep(0.01)"
         self._marker = Path(f"/tmp/tierd-test-{os.getpid()}-{time.monotonic_ns()}")
         source = f"import os, sys, time\nwhile os.getppid() != 1: time.sleep(0.001)\n{code}{marker}"
-        self._command = ["setsid", "--fork", sys.executable, "-c", source, str(path), str(self._marker)]
+        self._command = ["setsid", "--fork", sys.executable, "-c", source, str(path), str(self._marker), *more]
 
     def __enter__(self) -> None:
         subprocess.run(self._command, check=True)
@@ -290,6 +292,70 @@ def test_a_mapped_file_is_read_by_being_opened(home: Path, make: Make, clock: Fa
     with Reading(home / "v1" / "file", code):
         assert taken(tracker, clock)[ONE].reads > 0
     assert mmap.PAGESIZE
+
+
+_HELD = "import ctypes; ctypes.CDLL(None).prctl(15, sys.argv[3].encode(), 0, 0, 0)\n"
+_MAPPED = _HELD + (
+    "import mmap\nf = open(sys.argv[1], 'rb'); m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ); f.close(); m[:1]"
+)
+
+
+def found_holding(tracker: Tracker, snapshot_id: SnapshotId, times: int) -> dict[SnapshotId, set[Reader]]:
+    """Who was seen to read what, until a snapshot was seen to be read so many times."""
+    found: dict[SnapshotId, set[Reader]] = {}
+    seen = 0
+
+    def enough() -> bool:
+        nonlocal seen
+        for batch in tracker.drain():
+            found.setdefault(batch.snapshot_id, set()).update(tally.reader for tally in batch.readers)
+            seen += batch.reads if batch.snapshot_id == snapshot_id else 0
+            assert batch.writes == 0
+        return seen >= times
+
+    wait_for(enough)
+    return found
+
+
+def test_who_opened_a_file_before_the_tracker_began_is_a_reader_at_each_look(
+    home: Path, make: Make, clock: FakeClock
+) -> None:
+    code = _HELD + "f = open(sys.argv[1]); f.read()"
+    with Reading(home / "v1" / "file", code, "opened"), Reading(home / "v2" / "file", _MAPPED, "mapped"):
+        clock.advance(60)
+        tracker = make(*all_watches(home), hold_every_s=0.05)
+        found = found_holding(tracker, ONE, 3)
+        found |= found_holding(tracker, TWO, 3)
+        assert {(r.program, r.uid) for r in found[ONE]} == {("opened", 0)}
+        assert {(r.program, r.uid) for r in found[TWO]} == {("mapped", 0)}
+        assert dirty(tracker) == Dirty()
+        clock.advance(60)
+        later = clock.now
+        wait_for(lambda: any(batch.read_at == later for batch in tracker.drain()))
+
+
+def test_who_holds_a_file_is_not_named_without_attribution(home: Path, make: Make) -> None:
+    with Reading(home / "v1" / "file", _MAPPED, "mapped"):
+        tracker = make(*all_watches(home), hold_every_s=0.05, who=Who(names_readers=False))
+        assert found_holding(tracker, ONE, 2) == {ONE: {Reader()}}
+
+
+def test_who_is_ignored_or_ours_holds_nothing(home: Path, make: Make) -> None:
+    """The look that tells of the stranger for the second time has passed the others as well."""
+    ours = [sys.executable, "-c", "import sys; f = open(sys.argv[1]); print(flush=True); sys.stdin.read()"]
+    ignoring = Who(ignored=Ignored(programs=("back*",)))
+    with (
+        Reading(home / "v2" / "file", _MAPPED, "backup"),
+        subprocess.Popen([*ours, home / "v2" / "file"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker,
+        (home / "v2" / "deep" / "er" / "file").open(),
+        Reading(home / "v1" / "file", _MAPPED, "train"),
+    ):
+        assert worker.stdout is not None
+        assert worker.stdin is not None
+        worker.stdout.readline()
+        tracker = make(*all_watches(home), hold_every_s=0.05, who=ignoring)
+        assert set(found_holding(tracker, ONE, 3)) == {ONE}
+        worker.stdin.close()
 
 
 def test_new_directories_need_nothing(home: Path, make: Make, clock: FakeClock) -> None:
@@ -717,7 +783,7 @@ from tierd.observe.fanotify_tracker import FanotifyTracker
 from tierd.observe.tracker import Watch
 
 home = Path(sys.argv[1])
-tracker = FanotifyTracker(clock=lambda: datetime.now(UTC), retry_s=0.1)
+tracker = FanotifyTracker(clock=lambda: datetime.now(UTC), retry_s=0.1, loss_felt_s=float(sys.argv[2]))
 tracker.start([
     Watch(snapshot_id=None, dataset="imagenet", path=home),
     Watch(snapshot_id=SnapshotId(1), dataset="imagenet", path=home / "v1"),
@@ -743,7 +809,7 @@ def test_a_stopped_tracker_stops_nobody_and_what_it_lost_is_looked_at_again(smal
         for name in ("v1", "v2"):
             (home / name / "many" / str(number)).mkdir(parents=True)
             (home / name / "many" / str(number) / "f").touch()
-    command = [sys.executable, "-c", _TRACKED, str(home)]
+    command = [sys.executable, "-c", _TRACKED, str(home), "5"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -777,7 +843,62 @@ def test_a_stopped_tracker_stops_nobody_and_what_it_lost_is_looked_at_again(smal
         (home / "v1" / "file").read_text()
         time.sleep(1.5)
         assert 1 in json.loads(json.dumps(ask()["reads"]))
+        wait_for(lambda: ask()["is_degraded"] is False)
+        found = ask()
+        assert (found["lost"], found["snapshots"]) == (1, [])
+        assert "overflowed once" in str(found["detail"])
         process.stdin.close()
+
+
+def without_time(tracker: FanotifyTracker) -> None:
+    """As after half a minute in which somebody made ten thousand directories a second."""
+    tracker._intake._for_changes = Allowance(share=0.0, most_s=0.0)
+
+
+def test_changes_that_are_not_looked_up_are_repaired_later_and_are_no_loss(
+    home: Path, make: Make, clock: FakeClock
+) -> None:
+    tracker = make(*all_watches(home))
+    chmod, unknown = "os.chmod(sys.argv[1], 0o600)", home / "v2" / "deep" / "er" / "file"
+    read(home / "v1" / "file")
+    assert set(taken(tracker, clock)) == {ONE}
+    without_time(tracker)
+    write(home / "v1" / "file")  # in a directory that is known
+    assert taken(tracker, clock)[ONE].writes > 0
+    assert dirty(tracker) == Dirty(snapshots=frozenset({ONE}))
+    assert tracker.status().detail == "opens and changes on 1 file system (fanotify)"
+    python(chmod, unknown)
+    assert taken(tracker, clock) == {}
+    assert "so many directories change" in tracker.status().detail
+    (due,) = tracker._doubts._repair_due.items()
+    assert due[1] - time.monotonic() > 50
+    tracker._doubts._repair_due[due[0]] = 0.0  # a minute has passed
+    assert dirty(tracker) == Dirty(snapshots=frozenset({ONE, TWO}), datasets=frozenset({"imagenet"}))
+    status = tracker.status()
+    assert (status.is_degraded, status.events_lost) == (False, 0)
+    assert "so many" not in status.detail
+    python(chmod, unknown)
+    assert tracker.sync(DEADLINE_S)
+    assert tracker._doubts._repair_due[due[0]] - time.monotonic() > 500  # measuring it all again and again costs more
+
+
+def test_a_directory_moved_while_there_is_no_time_counts_where_it_is(home: Path, make: Make, clock: FakeClock) -> None:
+    tracker = make(*all_watches(home))
+    read(home / "v1" / "deep" / "er" / "file")
+    assert set(taken(tracker, clock)) == {ONE}
+    without_time(tracker)
+    python("os.rename(sys.argv[1] + '/v1/deep', sys.argv[1] + '/v2/from_v1')", home)
+    assert taken(tracker, clock) == {}
+    read(home / "v2" / "from_v1" / "er" / "file")
+    assert set(taken(tracker, clock)) == {TWO}
+
+
+def test_what_tierd_itself_changes_is_always_looked_up(home: Path, make: Make) -> None:
+    tracker = make(*all_watches(home))
+    without_time(tracker)
+    (home / "v1" / "deep" / "er" / "file").write_text("more")
+    assert dirty(tracker) == Dirty(snapshots=frozenset({ONE}))
+    assert "so many" not in tracker.status().detail
 
 
 _WITHOUT = """
@@ -824,6 +945,7 @@ def test_the_best_back_end_is_chosen(home: Path) -> None:
         try:
             assert tracker.sync(DEADLINE_S)
             assert (tracker.status().name, tracker.status().is_degraded) == ("fanotify", False)
+            assert tracker.status().detail == "opens and changes on 1 file system (fanotify)"
         finally:
             tracker.stop()
 

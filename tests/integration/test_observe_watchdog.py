@@ -445,6 +445,9 @@ def test_lost_events_are_counted_and_repaired(
     assert status.events_lost >= 1
     assert status.is_degraded
     assert "max_queued_events" in status.detail
+    tracker._loss_felt_s = -3600.0  # an hour and more has passed
+    assert (tracker.status().is_degraded, tracker.status().events_lost) == (False, status.events_lost)
+    assert "max_queued_events" in tracker.status().detail
     tracker.drain()
     (home / "v1" / "unseen" / "file").write_text("x")
     (home / "v2" / "file").read_text()

@@ -48,17 +48,28 @@ def status(ask: Ask) -> None:
     line()
     counts = ", ".join(f"{n} {name}" for name, n in found.counts.by_residency.items() if n)
     line("snapshots  ", counts or "none")
-    line("transfers  ", f"{found.live_transfers} under way")
+    line("transfers  ", f"{found.live_transfers} under way", *_slowed(found))
     line("held by    ", f"{_count(found.leases, 'lease')}, {_count(found.pins, 'pin')}")
     line("last scan  ", "not yet" if found.last_scan_at is None else ago(found.last_scan_at))
-    degraded = Cell(f", degraded: {tracker.detail}", "yellow") if tracker.is_degraded else Cell("")
-    line("accesses   ", f"seen by {tracker.name}, {tracker.events_lost} events lost", degraded)
+    lost = {0: "no events lost", 1: "events lost once"}.get(
+        tracker.events_lost, f"events lost {tracker.events_lost} times"
+    )
+    line("accesses   ", f"seen by {tracker.name}, {lost}", Cell(", degraded" if tracker.is_degraded else "", "yellow"))
+    if tracker.detail:
+        line("           ", Cell(tracker.detail, "yellow" if tracker.is_degraded else "dim"))
     for problem in found.problems:
         line(Cell("problem    ", "bold red"), f"{problem.ref}: {problem.problem}")
 
 
 def _paused(found: Status) -> list[Shown]:
     return [Cell("; all transfers are paused (`tierd resume`)", "bold yellow")] if found.is_paused else []
+
+
+def _slowed(found: Status) -> list[Shown]:
+    if not found.slowed_transfers:
+        return []
+    pressure = f"{found.io_pressure or 0:.0%}"
+    return [Cell(f", {found.slowed_transfers} slowed: the disks are busy (io pressure {pressure})", "yellow")]
 
 
 def _count(number: int, noun: str) -> str:

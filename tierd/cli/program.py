@@ -22,6 +22,7 @@ from tierd.cli.phases import phase
 from tierd.cli.reasons import events, explain, plan
 from tierd.cli.rebuilding import rebuild
 from tierd.cli.running import check_config, run
+from tierd.cli.simulating import simulate
 from tierd.cli.terminal import escape, say
 from tierd.cli.using import access, accesses, heatmap, history, top
 from tierd.cli.warming import warm
@@ -32,7 +33,7 @@ TIMED_OUT, INTERRUPTED, BROKEN_PIPE = 124, 130, 141
 
 _VERBS = (
     ("Daily", (status, ls, warm, fetch, lease, pin, unpin)),
-    ("Why", (plan, explain, events)),
+    ("Why", (plan, explain, events, simulate)),
     ("Use", (top, accesses, heatmap, history, access)),
     ("Announced", (announce, announcements, schedules)),
     ("Moving", (migrate, release, transfers, cancel, pause, resume, phase)),

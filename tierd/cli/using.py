@@ -122,9 +122,9 @@ def _moment(text: str | None) -> datetime | None:
         return None
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found if found.tzinfo is not None else found.astimezone()
+    except (ValueError, OverflowError):  # in a zone, the first and the last day there is may have no place
         raise InvalidRequest(f"{text!r} is no time", hint="Write it like 2026-03-01T12:00:00Z.") from None
-    return found if found.tzinfo is not None else found.astimezone()
 
 
 @click.command("history")

@@ -356,6 +356,8 @@ class Status:
     leases: int
     pins: int
     is_paused: bool
+    io_pressure: float | None = None
+    slowed_transfers: int = 0
     tracker: Tracker
     last_scan_at: datetime | None
     problems: list[SnapshotProblem]

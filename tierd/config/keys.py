@@ -110,6 +110,7 @@ MOVER = (
     Key("backoff", values.seconds, "backoff_s"),
     Key("backoff_max", values.seconds, "backoff_max_s"),
     Key("release_wait", values.seconds_or_zero, "release_wait_s"),
+    Key("busy_io", values.share_or_off),
 )
 OBSERVE = (
     Key("tracker", values.choice("auto", "fanotify", "watchdog", "atime")),

@@ -44,6 +44,8 @@ class MoverConfig:
         max_attempts: after so many failed attempts a transfer ends as failed.
         backoff_s, backoff_max_s: seconds before the second attempt; doubles up to the maximum.
         release_wait_s: seconds to wait for processes that still use a tree after the switch.
+        busy_io: the share of time (0-1) in which others wait for the disks from which transfers that nobody waits for
+            are slowed. None: never.
     """
 
     workers: int = 2
@@ -54,6 +56,7 @@ class MoverConfig:
     backoff_s: float = 30.0
     backoff_max_s: float = 3600.0
     release_wait_s: float = 10.0
+    busy_io: float | None = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)

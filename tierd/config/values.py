@@ -178,6 +178,11 @@ def share(value: object) -> float:
     return ratio
 
 
+def share_or_off(value: object) -> float | None:
+    """A share of a whole above zero, or "off"."""
+    return None if value == OFF else share(value)
+
+
 def size_or_auto(value: object) -> int | None:
     """A size above zero, or "auto"."""
     if value == AUTO:

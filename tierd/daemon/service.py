@@ -31,6 +31,7 @@ from tierd.errors import ConfigError, Conflict, NotFound, TierdError
 from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, TrackerStatus
 from tierd.model.plan import Action, Step, View
+from tierd.model.pressure import Busy
 from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
 from tierd.model.transfer import Progress, TransferId, TransferKind
@@ -268,6 +269,9 @@ class Daemon:
 
     def is_ready(self) -> bool:
         return self.observer.is_ready
+
+    def busy(self) -> Busy:
+        return self.mover.pacer.busy
 
     def wake(self) -> None:
         self._decide_at = 0.0

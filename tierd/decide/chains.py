@@ -64,6 +64,11 @@ def dues(case: Case) -> Iterator[Due]:
         yield Due(tier=leaves.name, is_release=True, what=f"released from {leaves.name}", since=since, at=then)
 
 
+def has_ages(case: Case) -> bool:
+    """Whether its policy has ages for tiers below flash at all."""
+    return bool(case.policy.migrate_after_to or case.policy.release_after_from)
+
+
 def due_in_words(due: Due, case: Case) -> str:
     """`copied to cloud after 90d unused, on 2026-12-01 10:00 UTC`."""
     when = "" if case.now >= due.at else f", on {at(due.at, case.now)}"
@@ -125,13 +130,12 @@ class Chains:
         """
         if not self._scene.between:
             return []
-        below = sorted(below, key=lambda case: case.coldness)
-        on_flash = sorted(on_flash, key=lambda case: case.coldness)
+        below, on_flash = list(below), list(on_flash)
         for tier in self._scene.between:
             if self._scene.is_online(tier.name):
-                spare = [case for case in on_flash if _is_spare(case, tier)]
-                self._relieve(tier, [case for case in below if path_tier(case) == tier], spare)
-        for case in sorted((*on_flash, *below), key=lambda case: case.coldness):
+                self._relieve(tier, below, on_flash)
+        aged = (case for case in (*on_flash, *below) if has_ages(case))
+        for case in sorted(aged, key=lambda case: case.coldness):
             self._copy_aged(case)
         return list(self._steps.values())
 
@@ -167,14 +171,12 @@ class Chains:
 
     # -- releases ------------------------------------------------------------------------------------------------
 
-    def _relieve(self, tier: Tier, there: list[Case], spare: list[Case]) -> None:
-        """Release what age releases from a tier; under pressure also the coldest, copied down first where need be.
-
-        Args:
-            there: the snapshots whose path leads there. spare: those on flash that have a copy there and below.
-        """
+    def _relieve(self, tier: Tier, below: list[Case], on_flash: list[Case]) -> None:
+        """Release what age releases from a tier; under pressure also the coldest, copied down first where need be."""
         over = rooms.excess(self._scene, tier)
         priority = PRIORITY_PRESSURE if over.is_lacking else PRIORITY_RELEASE
+        concerned = below if over.is_lacking else [case for case in below if case.policy.release_after_from]
+        there = sorted((case for case in concerned if path_tier(case) == tier), key=lambda case: case.coldness)
         freed = Amount()
         for case in there:
             aged = next((due for due in dues(case) if due.is_release and case.now >= due.at), None)
@@ -190,7 +192,7 @@ class Chains:
         )
         full = rooms.fullness(self._scene, tier.name)
         limits = f"{full}, above {format_percent(tier.high)}, and goes down to {format_percent(tier.low)}"
-        for case in spare:
+        for case in sorted((case for case in on_flash if _is_spare(case, tier)), key=lambda case: case.coldness):
             if need.is_lacking:
                 why = f"a spare copy, as the snapshot is on {self._scene.flash.name} as well: {limits}"
                 need -= self._release(case, tier, why=why, priority=priority)

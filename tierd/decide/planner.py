@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import partial
 
 from tierd.decide import chains, orphans, victims
 from tierd.decide import room as rooms
@@ -27,11 +28,12 @@ from tierd.decide.eligibility import (
     quiet_hours,
 )
 from tierd.decide.promotion import Promotion
+from tierd.decide.reasons import Reason, Reasons
 from tierd.decide.room import Amount, Room
 from tierd.decide.scene import Case, Scene
 from tierd.decide.victims import Release, Victims
 from tierd.decide.wording import counted, listed
-from tierd.model.dataset import SnapshotId, SnapshotRef
+from tierd.model.dataset import SnapshotId
 from tierd.model.plan import Action, Plan, Step, View
 from tierd.model.transfer import Transfer
 from tierd.model.units import format_duration, format_percent, format_size
@@ -62,7 +64,7 @@ class Planner:
     def __init__(self, view: View, now: datetime) -> None:
         self.scene = Scene(view, now)
         self.room = Room(self.scene)
-        self._kept: dict[SnapshotRef, str] = {}
+        self._kept = Reasons()
         self._releases: list[Release] = []
         self._steps: list[tuple[Case, Step]] = []
         self._notes: list[str] = []
@@ -108,7 +110,7 @@ class Planner:
                 if not MAY_LEAVE.holds(case):
                     self._unmet[MAY_LEAVE.otherwise] += 1
                 continue
-            self._kept[s.ref] = unmet.detail(case)
+            self._kept.set(s.ref, partial(unmet.detail, case))
             if unmet is not ON_FLASH and case.flash is not None:
                 self._unmet[unmet.otherwise] += 1
             is_below = case.flash is None and case.cold is not None and bool(self.scene.between)
@@ -257,7 +259,7 @@ class Planner:
                     continue
                 short += is_due and case.cold is None
             rest.append(case)
-            self._kept[case.s.ref] = self._why_kept(case, is_due=is_due)
+            self._kept.set(case.s.ref, self._why_kept(case, is_due=is_due))
         if short:
             self._notes.append(f"{counted(short, 'cold snapshot')} cannot be copied: no cold tier can take them")
 
@@ -274,10 +276,10 @@ class Planner:
         below = [self.scene.case(s) for s in self.scene.view.snapshots if s.live is None]
         for case, step in drawn.steps([case for case in below if case.flash is None and case.cold is not None]):
             self._steps.append((case, step))
-            del self._kept[step.ref]
+            self._kept.drop(step.ref)
         for planned in drawn.releases:
             self._add(planned)
-            del self._kept[planned.step.ref]
+            self._kept.drop(planned.step.ref)
         moved = {step.snapshot_id for _, step in self._steps}
         self._below = [case for case in self._below if case.s.snapshot.id not in moved]
         return [case for case in on_flash if case.s.snapshot.id not in moved]
@@ -288,12 +290,11 @@ class Planner:
             return
         drawn = chains.Chains(self.scene, self.room)
         for case in self._below:
-            dues = [chains.due_in_words(due, case) for due in chains.dues(case)]
-            if dues:
-                self._kept[case.s.ref] = f"{self._kept[case.s.ref]}; {listed(dues)}"
+            if chains.has_ages(case) and any(chains.dues(case)):
+                self._kept.add(case.s.ref, partial(_dues, case))
         for case, step in drawn.steps(on_flash, self._below):
             self._steps.append((case, step))
-            del self._kept[step.ref]
+            self._kept.drop(step.ref)
         self._notes += drawn.notes
 
     def _remove(self) -> None:
@@ -306,22 +307,23 @@ class Planner:
             if step is not None:
                 self._steps.append((self.scene.case(s), step))
             elif s.ref not in present:
-                self._kept[s.ref] = orphans.why_kept(self.scene, s)
+                self._kept.set(s.ref, orphans.why_kept(self.scene, s))
 
-    def _why_kept(self, case: Case, *, is_due: bool) -> str:
+    def _why_kept(self, case: Case, *, is_due: bool) -> Reason:
+        """Made at once where it speaks of the room that is left now."""
         if case.cold is not None:
-            return f"{UNUSED_FOR_RELEASE.detail(case)}; {COLD_COPY.detail(case)}"
+            return lambda: f"{UNUSED_FOR_RELEASE.detail(case)}; {COLD_COPY.detail(case)}"
         if is_due:
             unused = format_duration(case.now - case.accessed_at)
             return f"unused for {unused}, but there is {self.room.shortage(case)}"
-        age = UNUSED_FOR_MIGRATE.detail(case)
         if not MAY_LEAVE.holds(case):
-            return f"{age}; {MAY_LEAVE.detail(case)}"
+            return lambda: f"{UNUSED_FOR_MIGRATE.detail(case)}; {MAY_LEAVE.detail(case)}"
         if case.s.snapshot.id in self._roomless:
-            return f"{age}; {self.scene.flash.name} needs its room now, but there is {self.room.shortage(case)}"
+            needs = f"{self.scene.flash.name} needs its room now, but there is {self.room.shortage(case)}"
+            return f"{UNUSED_FOR_MIGRATE.detail(case)}; {needs}"
         if case.quiet_at is not None:
-            return f"{age}; {quiet_hours(case)}"
-        return age
+            return lambda: f"{UNUSED_FOR_MIGRATE.detail(case)}; {quiet_hours(case)}"
+        return partial(UNUSED_FOR_MIGRATE.detail, case)
 
     def _finished(self) -> Plan:
         self._steps.sort(key=lambda pair: _turn(*pair))
@@ -331,6 +333,10 @@ class Planner:
             kept=self._kept,
             notes=tuple(self._notes),
         )
+
+
+def _dues(case: Case) -> str:
+    return listed([chains.due_in_words(due, case) for due in chains.dues(case)])
 
 
 def _turn(case: Case, step: Step) -> tuple[object, ...]:

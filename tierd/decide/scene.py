@@ -18,6 +18,9 @@ _LONGEST_BACKOFF = timedelta(hours=1)
 _FIRST_BACKOFF = timedelta(seconds=60)
 
 
+Coldness = tuple[int, float, datetime, int, str, str]
+
+
 class Scene:
     """A view at one moment, with its tiers looked up once.
 
@@ -36,6 +39,7 @@ class Scene:
         self._ranks = {t.name: t.rank for t in self.cold}
         self.valuer = Valuer(self.cold, view.costs, view.judgement)
         self._values: dict[SnapshotId, float] = {}
+        self._coldness: dict[SnapshotId, Coldness] = {}
         window = view.quiet.window
         self.is_quiet = window is not None and window.is_open(now)
         self.next_quiet = None if window is None else window.next_open(now)
@@ -77,6 +81,15 @@ class Scene:
         found = self._values.get(snapshot_id)
         if found is None:
             found = self._values[snapshot_id] = self.valuer.value(case.s, case.cold, self.now)
+        return found
+
+    def coldness(self, case: Case) -> Coldness:
+        """Its place in the order of release; as `value`."""
+        known = case.s.snapshot
+        found = self._coldness.get(known.id)
+        if found is None:
+            last = (-known.size_bytes, known.ref.dataset, known.ref.name)
+            found = self._coldness[known.id] = (case.policy.leaves, self.value(case), known.accessed_at, *last)
         return found
 
     def _preference(self, p: Placement, s: SnapshotView) -> tuple[bool, bool, int]:
@@ -193,12 +206,10 @@ class Case:
         return self.scene.value(self)
 
     @property
-    def coldness(self) -> tuple[int, float, datetime, int, str, str]:
+    def coldness(self) -> Coldness:
         """Sort key, coldest first: what its phase lets go first, the least valuable, then the longest unused; of equals
         the largest, so that fewer have to go."""
-        known = self.s.snapshot
-        last = (-known.size_bytes, known.ref.dataset, known.ref.name)
-        return (self.policy.leaves, self.value, known.accessed_at, *last)
+        return self.scene.coldness(self)
 
 
 def is_leaving(t: Transfer) -> bool:

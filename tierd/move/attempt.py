@@ -16,9 +16,10 @@ from typing import Any
 
 from tierd.catalog import Catalog
 from tierd.errors import Interrupted, TierdError
+from tierd.model.tier import Tier
 from tierd.model.transfer import TransferState
 from tierd.move.job import Job
-from tierd.move.messages import Advance, Asked, Ended, LetGo, Message, Report, Request, Wait
+from tierd.move.messages import Advance, Asked, Ended, LetGo, Message, Pace, Report, Request, Wait
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,10 @@ class Attempt:
 
     Args:
         on_end: called in that thread once the process is gone.
+
+    Attributes:
+        transfer: as it stood at the last report.
+        bytes_per_s: what the worker is told at its next report; was_slowed: whether it was less than its tiers allow.
     """
 
     def __init__(
@@ -67,6 +72,9 @@ class Attempt:
         self.copied_files = 0
         self._began_at = 0.0
         self.asked: Asked = {}
+        self.transfer = job.transfer
+        self.bytes_per_s = job.bytes_per_s
+        self.was_slowed = False
         self._catalog = catalog
         self._clock = clock
         self._on_end = on_end
@@ -140,7 +148,7 @@ class Attempt:
             except TierdError as error:
                 connection.send(error)
             else:
-                connection.send(None)
+                connection.send(Pace(bytes_per_s=self.bytes_per_s) if isinstance(message, Report) else None)
 
     def _answer(self, message: Request) -> None:
         transfer = self.job.transfer
@@ -192,6 +200,7 @@ class Attempt:
             raise Interrupted("cancel")
         if now.is_paused or self._catalog.all_paused:
             raise Interrupted("pause")
+        self.transfer = now
 
     def _note(self, report: Report) -> None:
         at = time.monotonic()
@@ -209,6 +218,11 @@ class Attempt:
                 self._catalog.set_progress(self.job.transfer.id, report.bytes_done, report.files_done)
 
     # -- asked by others -----------------------------------------------------------------------------------
+
+    @property
+    def ends(self) -> tuple[Tier, Tier]:
+        """The tiers it reads from and writes to."""
+        return self.job.source.tier, self.job.destination.tier
 
     def rate(self) -> float | None:
         """Bytes/s over the last seconds of this step; None until there are two samples."""

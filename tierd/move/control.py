@@ -5,15 +5,21 @@ from __future__ import annotations
 import time
 
 from tierd.move.job import Desk
+from tierd.storage.control import Rate
 
 _REPORT_INTERVAL_S = 0.25
 
 
 class DeskControl:
-    """A `storage.control.Control` that reports to a desk: named steps always, the rest four times a second."""
+    """A `storage.control.Control` that reports to a desk: named steps always, the rest four times a second.
 
-    def __init__(self, desk: Desk) -> None:
+    Attributes:
+        rate: as the desk said in its last answer.
+    """
+
+    def __init__(self, desk: Desk, rate: Rate) -> None:
         self._desk = desk
+        self.rate = rate
         self._step = ""
         self._bytes = 0
         self._files = 0
@@ -27,7 +33,7 @@ class DeskControl:
         self._next_report = now + _REPORT_INTERVAL_S
         self._step = name or self._step
         if not self._is_deaf:
-            self._desk.report(self._step, bytes_done=self._bytes, files_done=self._files)
+            self.rate.bytes_per_s = self._desk.report(self._step, bytes_done=self._bytes, files_done=self._files)
 
     def progress(self, *, bytes: int, files: int) -> None:  # noqa: A002 - the protocol's word
         self._bytes += bytes

@@ -31,7 +31,7 @@ class Job:
     Attributes:
         home: the tier whose file system the snapshot's path is on.
         others: further tiers that hold a copy: the path may lead to one of them.
-        bytes_per_s: the rate this transfer may use; None is no limit.
+        bytes_per_s: the rate this transfer may use at first; None is no limit.
     """
 
     transfer: Transfer
@@ -82,8 +82,11 @@ class Desk(Protocol):
             Held: a lease or pin came meanwhile; nothing was changed.
         """
 
-    def report(self, step: str, *, bytes_done: int, files_done: int) -> None:
+    def report(self, step: str, *, bytes_done: int, files_done: int) -> int | None:
         """Report where the worker is (totals of this attempt).
+
+        Returns:
+            The rate that the transfer may use from now on, in bytes/s; None is no limit.
 
         Raises:
             Interrupted: the worker is asked to stop; its message is "cancel", "pause" or "stop".

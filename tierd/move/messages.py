@@ -40,6 +40,13 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pace:
+    """The answer to a report: bytes/s that the transfer may move from now on; None is no limit."""
+
+    bytes_per_s: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wait:
     """The source cannot be read yet; the worker ends."""
 

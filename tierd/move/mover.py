@@ -25,6 +25,7 @@ from tierd.model.units import format_size
 from tierd.move.attempt import Attempt, Outcome
 from tierd.move.job import Job, Place
 from tierd.move.messages import Asked
+from tierd.move.pace import Pacer
 from tierd.move.rates import Rates
 from tierd.storage.base import Site
 
@@ -50,7 +51,7 @@ class Mover:
     Args:
         usage: how full each tier is now.
         on_end: called (from a worker's thread) after a transfer ended or will be tried again.
-        attempts: what runs a worker.
+        attempts: what runs a worker; pacer: what tells them their rate.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Mover:
         suppressor: Suppressor,
         on_end: Callable[[], None] = lambda: None,
         attempts: type[Attempt] = Attempt,
+        pacer: Pacer | None = None,
     ) -> None:
         self._config = config
         self._catalog = catalog
@@ -78,6 +80,7 @@ class Mover:
         self._is_stopping = False
         self._asked: dict[TierName, dict[str, Counts]] = {}
         self.rates = Rates(catalog)
+        self.pacer = pacer or Pacer(config.mover.workers, config.mover.busy_io)
 
     # -- control loop --------------------------------------------------------------------------------
 
@@ -90,6 +93,8 @@ class Mover:
                 return
             free = self._config.mover.workers - len(self._running)
             running = set(self._running)
+            paced = list(self._running.values())
+        self.pacer.adjust(paced, now)
         self._waiting.clear()
         if free <= 0:
             return
@@ -190,7 +195,6 @@ class Mover:
             return Place(tier=tier, identity=identity, site=site, placement=placement)
 
         source, destination = place(transfer.source), place(transfer.destination)
-        rates = [r for r in (source.tier.read_rate, destination.tier.write_rate) if r is not None]
         return Job(
             transfer=transfer,
             snapshot=snapshot,
@@ -199,8 +203,7 @@ class Mover:
             home=place(dataset.home),
             others=tuple(place(name) for name in placements if name not in (transfer.source, transfer.destination)),
             verify=dataset.policy.verify,
-            # Shared evenly over the slots, so that the tier's limit holds whatever runs beside it.
-            bytes_per_s=min(rates) // self._config.mover.workers if rates else None,
+            bytes_per_s=self.pacer.allowed(source.tier, destination.tier, self._clock()),
             settings=self._config.mover,
         )
 
@@ -216,7 +219,7 @@ class Mover:
                 self._file_error(transfer.id, outcome.state, outcome.error)
             else:  # at its end, or waiting for a restore
                 self._crashed.pop(transfer.id, None)
-                if attempt.is_whole and outcome.state is TransferState.DONE:
+                if attempt.is_whole and not attempt.was_slowed and outcome.state is TransferState.DONE:
                     pair = transfer.source, transfer.destination
                     self.rates.learn(pair, transfer.bytes_total, transfer.files_total, attempt.seconds)
         except TierdError as error:
@@ -304,7 +307,7 @@ class Mover:
                 files_done=attempt.files_done,
                 rate_bytes_per_s=attempt.rate(),
                 eta_s=attempt.eta_s(),
-                step=attempt.step,
+                step="; ".join(filter(None, (attempt.step, self.pacer.why_slow(transfer_id)))),
             )
         waiting = self._waiting.get(transfer_id)
         if waiting is None:

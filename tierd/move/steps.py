@@ -34,6 +34,7 @@ from tierd.move.job import Desk, Job, Place
 from tierd.move.messages import Asked
 from tierd.move.switch import home_inode, home_path, lead_to, leads_elsewhere, leads_to, open_storage
 from tierd.storage.base import CopyLimits, Leases, Published, Storage, Tree, Waiting
+from tierd.storage.control import Rate
 from tierd.storage.manifest import Manifest, Side
 from tierd.storage.posix.evidence import first_rotten
 from tierd.storage.posix.store import side_of
@@ -54,7 +55,7 @@ class Carrier:
         self.job = job
         self.desk = desk
         self.clock = clock
-        self.control = DeskControl(desk)
+        self.control = DeskControl(desk, Rate(job.bytes_per_s))
         self.source = open_storage(job.source)
         is_one = job.destination.tier.name == job.source.tier.name
         self.destination = self.source if is_one else open_storage(job.destination)
@@ -171,7 +172,7 @@ class Carrier:
     def _copy(self) -> None:
         self.control.checkpoint("copy")
         first = self.job.transfer.first
-        limits = CopyLimits(processes=self.job.settings.processes, bytes_per_s=self.job.bytes_per_s, first=first)
+        limits = CopyLimits(processes=self.job.settings.processes, rate=self.control.rate, first=first)
         key, there = self.job.transfer.key, self.job.destination
         with self.source.reading(self.job.source.site) as source:
             if isinstance(source, Tree):

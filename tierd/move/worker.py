@@ -22,7 +22,7 @@ from tierd.fs.walk import translate
 from tierd.model.effect import Effect
 from tierd.model.transfer import TransferState
 from tierd.move.job import Job
-from tierd.move.messages import Advance, Asked, Ended, LetGo, Message, Report, Wait
+from tierd.move.messages import Advance, Asked, Ended, LetGo, Message, Pace, Report, Wait
 from tierd.move.steps import Carrier
 from tierd.storage.base import Waiting
 
@@ -38,14 +38,15 @@ class RemoteDesk:
         self._connection = connection
         self.asked: Callable[[], Asked] = dict
 
-    def _ask(self, message: Message) -> None:
+    def _ask(self, message: Message) -> Pace | None:
         try:
             self._connection.send(message)
-            answer: TierdError | None = self._connection.recv()
+            answer: TierdError | Pace | None = self._connection.recv()
         except (EOFError, ConnectionError) as error:
             raise DaemonGone from error
-        if answer is not None:
+        if isinstance(answer, TierdError):
             raise answer
+        return answer
 
     def advance(
         self,
@@ -63,8 +64,9 @@ class RemoteDesk:
     def let_go(self) -> None:
         self._ask(LetGo())
 
-    def report(self, step: str, *, bytes_done: int, files_done: int) -> None:
-        self._ask(Report(step=step, bytes_done=bytes_done, files_done=files_done, asked=self.asked()))
+    def report(self, step: str, *, bytes_done: int, files_done: int) -> int | None:
+        pace = self._ask(Report(step=step, bytes_done=bytes_done, files_done=files_done, asked=self.asked()))
+        return None if pace is None else pace.bytes_per_s
 
     def end(self, state: TransferState, error: TierdError | None) -> None:
         self._ask(Ended(state=state, error=error, asked=self.asked()))

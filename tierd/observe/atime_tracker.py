@@ -113,7 +113,7 @@ class AtimeTracker:
             faults.append("stopped" if self._is_stopping else "the sampling thread ended unexpectedly")
         notes = [f"access times are sampled every {self._interval_s:g} s"]
         if failing:
-            notes.append(f"{failing} trees could not be walked last time")
+            notes.append(f"{failing} {'tree' if failing == 1 else 'trees'} could not be walked last time")
         return TrackerStatus(
             name="atime",
             is_degraded=bool(faults),

@@ -13,19 +13,13 @@ from pathlib import Path
 from tierd.errors import TierdError
 from tierd.fs.fanotify import CHANGES, ONDIR, OPEN, Group, open_btrfs_top
 from tierd.fs.walk import open_root
+from tierd.observe import mountinfo
 from tierd.observe.directories import Directories, Inode, Place
 from tierd.observe.duty import Duty
+from tierd.observe.mountinfo import Mount
 from tierd.observe.tracker import Watch
 
 _MOUNTS = Path("/proc/self/mountinfo")
-
-
-@dataclass(frozen=True)
-class Mount:
-    """A line of mountinfo, see proc_pid_mountinfo(5). `device`: of the file system, the same for all its mounts."""
-
-    device: str
-    kind: str = field(compare=False)
 
 
 @dataclass(eq=False)
@@ -33,7 +27,7 @@ class Filesystem:
     """One file system with its mark.
 
     Attributes:
-        where: the path of a watch on it.
+        mount: one of its mounts. where: the path of a watch on it.
         has_spared: opens were not listened for all the time since this was last reset.
         gathered_at: when its queue was last empty.
     """
@@ -61,7 +55,7 @@ class Filesystem:
 @contextlib.contextmanager
 def _markable(anchor: int, mount: Mount) -> Iterator[int]:
     """A descriptor through which the file system of an open directory can be marked."""
-    if mount.kind != "btrfs":
+    if mount.kind != b"btrfs":
         yield anchor
         return
     fd = open_btrfs_top(anchor)  # a subvolume cannot be marked
@@ -79,13 +73,26 @@ class Filesystems:
     """
 
     def __init__(self) -> None:
-        self._by_device: dict[str, Filesystem] = {}
+        self._by_device: dict[bytes, Filesystem] = {}
         self._mounts: dict[int, Mount | None] = {}
         self.refused: dict[bytes, str] = {}
         self.refused_watches: list[Watch] = []
 
     def all(self) -> list[Filesystem]:
         return list(self._by_device.values())
+
+    def describe(self) -> list[str]:
+        """What is seen, for people."""
+        count, now = len(self._by_device), time.monotonic()
+        return [
+            f"opens and changes on {count} file {'system' if count == 1 else 'systems'} (fanotify)",
+            *(
+                f"{os.fsdecode(system.where)} is so busy that opens are listened for only "
+                f"{system.duty.coverage(now):.0%} of the time; access times tell the rest, where the mount keeps them"
+                for system in self.all()
+                if system.duty.is_sparing
+            ),
+        ]
 
     def close(self) -> None:
         for system in self.all():
@@ -103,20 +110,20 @@ class Filesystems:
             self._mounts = {}
             gone = [system for system in self.all() if not system.group.has_mark]
         inodes = _Inodes()
-        by_mount: dict[Mount, list[Place]] = {}
+        by_device: dict[bytes, tuple[Mount, list[Place]]] = {}
         for place in places:
             here = place.root or inodes.at(os.path.dirname(place.path))
             mount = None if here is None else self._mount(place.path, here[0])
             if mount is not None:
-                by_mount.setdefault(mount, []).append(place)
-        gone += [s for s in self.all() if s not in gone and s.mount not in by_mount]
+                by_device.setdefault(mount.device, (mount, []))[1].append(place)
+        gone += [s for s in self.all() if s not in gone and s.mount.device not in by_device]
         for system in gone:
             del self._by_device[system.mount.device]
             system.group.close()
         refused: dict[bytes, str] = {}
         refused_watches: list[Watch] = []
         fresh: list[Filesystem] = []
-        for mount, placed in by_mount.items():
+        for mount, placed in by_device.values():
             known = self._by_device.get(mount.device)
             if known is None:
                 where = next((place for place in placed if place.root is not None), None)
@@ -125,7 +132,7 @@ class Filesystems:
                 try:
                     known = _marked(where.path, mount)
                 except OSError as error:
-                    refused[where.path] = f"{mount.kind}: {error.strerror}"
+                    refused[where.path] = f"{os.fsdecode(mount.kind)}: {error.strerror}"
                     refused_watches += [place.watch for place in placed]
                     continue
                 self._by_device[mount.device] = known
@@ -190,7 +197,7 @@ def _marked(path: bytes, mount: Mount) -> Filesystem:
 
 def _anchors(places: Sequence[Place]) -> list[tuple[bytes, int]]:
     """A path on each mount (of a file system that may have several) on which something is watched."""
-    found: dict[str, tuple[bytes, int]] = {}
+    found: dict[int | None, tuple[bytes, int]] = {}
     looked: set[tuple[bytes, int]] = set()
     for place in places:
         if place.root is None:
@@ -199,11 +206,11 @@ def _anchors(places: Sequence[Place]) -> list[tuple[bytes, int]]:
         beside = os.path.dirname(place.path), place.root[0]
         if beside not in looked:
             looked.add(beside)
-            found.setdefault(_mount_id(place.path) or "", (place.path, place.root[0]))
+            found.setdefault(_mount_number(place.path), (place.path, place.root[0]))
     return list(found.values())
 
 
-def _mount_id(path: bytes) -> str | None:
+def _mount_number(path: bytes) -> int | None:
     try:
         fd = open_root(path)
     except (OSError, TierdError):
@@ -212,16 +219,10 @@ def _mount_id(path: bytes) -> str | None:
         info = Path(f"/proc/self/fdinfo/{fd}").read_text()
     finally:
         os.close(fd)
-    return next((line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:")), None)
+    return next((int(line.split()[1]) for line in info.splitlines() if line.startswith("mnt_id:")), None)
 
 
 def _mount_at(path: bytes) -> Mount | None:
-    number = _mount_id(path)
-    if number is None:
-        return None
-    with _MOUNTS.open(errors="surrogateescape") as file:
-        for line in file:
-            fields = line.split(" ")
-            if fields[0] == number:
-                return Mount(device=fields[2], kind=fields[fields.index("-") + 1])
-    return None
+    number = _mount_number(path)
+    mounts = mountinfo.mounts(_MOUNTS.read_bytes()) if number is not None else []
+    return next((mount for mount in mounts if mount.number == number), None)

@@ -10,11 +10,19 @@ _ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 @dataclass(frozen=True)
 class Mount:
-    """One mount. `device`: "major:minor" of the file system, the same for all its mounts; `point`: where it is."""
+    """One mount.
+
+    Attributes:
+        number: as it is in a descriptor's fdinfo.
+        device: "major:minor" of the file system, the same for all its mounts.
+        point: where it is.
+        kind: type of the file system; b"" when the line does not tell it.
+    """
 
     number: int
     device: bytes
     point: bytes
+    kind: bytes
 
 
 def mounts(text: bytes) -> list[Mount]:
@@ -23,7 +31,8 @@ def mounts(text: bytes) -> list[Mount]:
     for line in text.split(b"\n"):
         fields = line.split(b" ", 5)
         if len(fields) == 6 and fields[0].isdigit():
-            found.append(Mount(int(fields[0]), fields[2], unescape(fields[4])))
+            _, _, after = fields[5].partition(b" - ")  # options, and fields of which there may be any number
+            found.append(Mount(int(fields[0]), fields[2], unescape(fields[4]), after.split(b" ", 1)[0]))
     return found
 
 

@@ -30,9 +30,12 @@ from typing import Protocol
 from tierd.model.dataset import SnapshotId
 from tierd.model.observation import AccessBatch, TrackerStatus
 
-__all__ = ["Clock", "Dirty", "Tracker", "TrackerStatus", "Watch"]
+__all__ = ["LOSS_FELT_S", "Clock", "Dirty", "Tracker", "TrackerStatus", "Watch", "missing_note", "times"]
 
 Clock = Callable[[], datetime]
+LOSS_FELT_S = 3600.0
+"""Lost events leave a back end degraded until the repair was asked for, and for so long again: measuring takes its
+time, and one loss often follows another. They stay counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,19 @@ class Dirty:
 
     datasets: frozenset[str] = frozenset()
     snapshots: frozenset[SnapshotId] = frozenset()
+
+    def __or__(self, other: Dirty) -> Dirty:
+        return Dirty(datasets=self.datasets | other.datasets, snapshots=self.snapshots | other.snapshots)
+
+
+def times(count: int) -> str:
+    """For `TrackerStatus.detail`."""
+    return "once" if count == 1 else f"{count} times"
+
+
+def missing_note(paths: int) -> str:
+    """For `TrackerStatus.detail`."""
+    return "1 watched path is missing now" if paths == 1 else f"{paths} watched paths are missing now"
 
 
 class Tracker(Protocol):

@@ -24,7 +24,7 @@ from tierd.observe.forest import Forest, Node, Tree
 from tierd.observe.inotify import InotifyQueue
 from tierd.observe.ledger import Ledger, Tally
 from tierd.observe.planter import Planter
-from tierd.observe.tracker import Clock, Dirty, Tracker, TrackerStatus, Watch
+from tierd.observe.tracker import LOSS_FELT_S, Clock, Dirty, Tracker, TrackerStatus, Watch, missing_note, times
 
 _GRACE = timedelta(seconds=2)
 _MAX_OPENS = 4096
@@ -46,6 +46,7 @@ class WatchdogTracker:
         max_watches: directories watched at most; None leaves it to the kernel.
         retry_s: seconds between looks for trees whose path is missing.
         missed: why no better back end is used, and what to do about it.
+        loss_felt_s: seconds for which lost events leave it degraded after they were repaired.
 
     Raises:
         OSError: there is no inotify, or the user has too many instances (EMFILE).
@@ -59,6 +60,7 @@ class WatchdogTracker:
         max_watches: int | None = None,
         retry_s: float = 5.0,
         missed: str | None = None,
+        loss_felt_s: float = LOSS_FELT_S,
     ) -> None:
         self._clock = clock
         self._fallback = fallback
@@ -71,6 +73,8 @@ class WatchdogTracker:
         self._marks: dict[int, Callable[[], None]] = {}
         self._seen = 0
         self._lost = 0
+        self._lost_at = 0.0
+        self._loss_felt_s = loss_felt_s
         self._stopping = threading.Event()
         self._reader = threading.Thread(target=self._run, name="tierd-inotify", daemon=True)
 
@@ -113,10 +117,7 @@ class WatchdogTracker:
 
     def drain_dirty(self) -> Dirty:
         own = self._ledger.drain_dirty()
-        if self._fallback is None:
-            return own
-        other = self._fallback.drain_dirty()
-        return Dirty(datasets=own.datasets | other.datasets, snapshots=own.snapshots | other.snapshots)
+        return own if self._fallback is None else own | self._fallback.drain_dirty()
 
     def status(self) -> TrackerStatus:
         limited, missing, is_pending = self._planter.counts()
@@ -132,12 +133,13 @@ class WatchdogTracker:
                 f"raise the sysctl {name} (now {limit})"
             )
         if self._lost:
-            faults.append(
-                f"the kernel dropped events {self._lost} times: raise the sysctl fs.inotify.max_queued_events "
+            is_felt = time.monotonic() - self._lost_at < _RESYNC_S + self._loss_felt_s
+            (faults if is_felt else notes).append(
+                f"the kernel dropped events {times(self._lost)}: raise the sysctl fs.inotify.max_queued_events "
                 f"(now {inotify.sysctl('fs.inotify.max_queued_events')})"
             )
         if missing:
-            notes.append(f"{missing} watched paths are missing now")
+            notes.append(missing_note(missing))
         if is_pending:
             notes.append("watches are being set up")
         with self._ledger.lock:
@@ -227,6 +229,7 @@ class WatchdogTracker:
                         self._marks.pop(wd)()  # here and now: the events after the mark see its effect
                     elif mask & In.IN_Q_OVERFLOW:
                         self._lost += 1
+                        self._lost_at = time.monotonic()
                         self._planter.doubt_all(rest_s=_RESYNC_S)
                         self._renew_marks()
                     else:

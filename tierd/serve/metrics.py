@@ -65,6 +65,7 @@ class TierdCollector:
         yield from _snapshots(view)
         yield from _transfers(counts)
         yield from self._holds(counts)
+        yield from self._busy()
         yield from self._tracking()
         yield from _stores(view, self._ports.asked())
         late = timetable.late(timetable.recalls(view, self._clock()), self._clock())
@@ -81,6 +82,18 @@ class TierdCollector:
         yield GaugeMetricFamily(
             "tierd_transfers_paused", "1 while all transfers are paused.", value=int(self._catalog.all_paused)
         )
+
+    def _busy(self) -> Iterator[Metric]:
+        busy = self._ports.busy()
+        # Absent where the kernel does not tell, not 0: nobody shall take that for idle disks.
+        pressure = GaugeMetricFamily(
+            "tierd_io_pressure_ratio", "Share of time in which others wait for the disks.", labels=()
+        )
+        if busy.io_pressure is not None:
+            pressure.add_metric((), busy.io_pressure)
+        yield pressure
+        slowed = "Transfers that go slower because the disks are busy."
+        yield GaugeMetricFamily("tierd_transfers_slowed", slowed, value=busy.slowed)
 
     def _tracking(self) -> Iterator[Metric]:
         tracker, scanned_at = self._ports.tracker_status(), self._ports.last_scan_at()

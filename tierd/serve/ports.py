@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, TrackerStatus
+from tierd.model.pressure import Busy
 from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
 from tierd.model.transfer import Progress, TransferId
@@ -49,6 +50,9 @@ class Ports(Protocol):
 
     def is_ready(self) -> bool:
         """Whether the first scan is done and the tiers are known."""
+
+    def busy(self) -> Busy:
+        """How busy the disks are with the work of others, as last looked at."""
 
     def wake(self) -> None:
         """Let the control loop run now. Only asks, never waits; many calls are as good as one."""

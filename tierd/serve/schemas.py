@@ -526,6 +526,10 @@ class StatusOut(Shape):
     leases: int
     pins: int
     is_paused: bool
+    io_pressure: float | None = Field(
+        description="Share of time in which others wait for the disks; null: not known, or mover.busy_io is off."
+    )
+    slowed_transfers: int = Field(description="Transfers that go slower for it now.")
     tracker: TrackerOut
     last_scan_at: datetime | None
     problems: list[SnapshotProblemOut]

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
 from tierd.model.s3 import Counts
-from tierd.storage.control import Control
+from tierd.storage.control import Control, Rate
 from tierd.storage.manifest import Manifest, Side
 
 Leases = Literal["all", "writers"]
@@ -48,10 +48,10 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyLimits:
-    """How hard a copy may work: processes, and bytes/s (None is no limit); `first`: patterns of what to bring first."""
+    """How hard a copy may work: processes, and its rate; `first`: patterns of what to bring first."""
 
     processes: int = 2
-    bytes_per_s: int | None = None
+    rate: Rate = field(default_factory=Rate)
     first: tuple[str, ...] = ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -35,3 +36,36 @@ class Unlimited:
     def progress(self, *, bytes: int, files: int) -> None:  # noqa: A002  the word of the progress report
         self.bytes += bytes
         self.files += files
+
+
+class Rate:
+    """How many bytes/s a piece of work may move, all its processes together; may change while it runs.
+
+    Attributes:
+        bytes_per_s: None is no limit.
+    """
+
+    def __init__(self, bytes_per_s: int | None = None) -> None:
+        self.bytes_per_s = bytes_per_s
+
+
+class Following:
+    """A control that also passes a rate on when it has changed.
+
+    Args:
+        limit: called with the new rate, by the thread that calls `checkpoint`, and once at the beginning.
+    """
+
+    def __init__(self, control: Control, rate: Rate, limit: Callable[[int | None], None]) -> None:
+        self._control, self._rate, self._limit = control, rate, limit
+        self._last = rate.bytes_per_s
+        limit(self._last)
+
+    def checkpoint(self, name: str = "") -> None:
+        self._control.checkpoint(name)
+        if self._rate.bytes_per_s != self._last:
+            self._last = self._rate.bytes_per_s
+            self._limit(self._last)
+
+    def progress(self, *, bytes: int, files: int) -> None:  # noqa: A002  the word of the progress report
+        self._control.progress(bytes=bytes, files=files)

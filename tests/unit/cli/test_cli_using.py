@@ -47,6 +47,28 @@ def test_top_ranks_jobs_and_users_by_name(world: ApiWorld, call: Call) -> None:
     assert "slurm:6" in call("top", "--by", "job", "--since", "7d").stdout
 
 
+@pytest.mark.parametrize(
+    "verb", [("top",), ("history",), ("heatmap", "imagenet"), ("heatmap", "imagenet", "--by=hour")]
+)
+def test_looking_back_further_than_there_is_anything_shows_everything(
+    world: ApiWorld, call: Call, verb: tuple[str, ...]
+) -> None:
+    used(world, world.add("v1"), NOW)
+    century = call(*verb, "--since", "36500d")
+    assert (century.exit_code, "imagenet/v1" in century.stdout) == (0, True)
+    longer = call(*verb, "--since", f"{'9' * 30}d")
+    assert longer.exit_code == 2
+    assert "longer than a century" in longer.stderr
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00", "9999-12-31T23:59:59", "0001-01-01T00:00:00+14:00"])
+def test_the_ends_of_the_calendar_are_no_times_of_use(world: ApiWorld, call: Call, at: str) -> None:
+    world.add("v1")
+    refused = call("access", "imagenet/v1", "--at", at)
+    assert refused.exit_code == 2
+    assert at in refused.stderr
+
+
 def test_accesses_lists_episodes_and_unknown_names_fail(world: ApiWorld, call: Call) -> None:
     used(world, world.add("v1"), NOW)
     row = call("accesses", "imagenet/v1").stdout.splitlines()[1]

@@ -20,6 +20,7 @@ from tierd import __version__
 from tierd.cli.program import program
 from tierd.cli.terminal import escape
 from tierd.errors import TierdError
+from tierd.model.observation import TrackerStatus
 
 
 def all_verbs(group: click.Group = program, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -70,6 +71,17 @@ finally:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"httpx", "rich", "sqlalchemy", "fastapi", "pydantic", "blake3", "asyncio"} & set(done.stderr.split())
+
+
+def test_status_tells_how_use_is_seen_and_what_is_missed(world: ApiWorld, call: Call) -> None:
+    world.ports.tracker = TrackerStatus(name="fanotify", detail="opens are listened for only 4% of the time")
+    text = call("status").stdout
+    assert "seen by fanotify, no events lost\n" in text
+    assert "opens are listened for only 4% of the time" in text
+    world.ports.tracker = TrackerStatus(name="watchdog", is_degraded=True, detail="raise the sysctl", events_lost=1)
+    text = call("status").stdout
+    assert "seen by watchdog, events lost once, degraded\n" in text
+    assert "raise the sysctl" in text
 
 
 def test_status(world: ApiWorld, call: Call) -> None:

@@ -14,7 +14,16 @@ LISTED = rb"""36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,err
 
 
 def test_a_list_of_mounts() -> None:
-    assert mounts(LISTED) == [Mount(36, b"98:0", b"/mnt2"), Mount(41, b"0:39", b"/mnt/a b\tc\nd\\e")]
+    assert mounts(LISTED) == [
+        Mount(36, b"98:0", b"/mnt2", b"ext3"),
+        Mount(41, b"0:39", b"/mnt/a b\tc\nd\\e", b"btrfs"),
+    ]
+
+
+def test_the_kind_is_found_whatever_is_before_it() -> None:
+    many = b"1 0 8:1 / /a rw shared:1 master:2 propagate_from:3 unbindable - xfs /dev/sda1 rw - x\n"
+    none = b"2 0 8:1 / /a rw\n"
+    assert [mount.kind for mount in mounts(many + none)] == [b"xfs", b""]
 
 
 def test_what_cannot_be_read_is_left_out() -> None:

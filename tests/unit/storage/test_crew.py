@@ -114,6 +114,21 @@ def test_the_limit_is_shared_by_all_processes() -> None:
     assert 0.4 < time.monotonic() - began < 1.5
 
 
+def test_a_limit_that_changes_holds_for_every_process_at_once() -> None:
+    board = Board(2, 1_000)
+
+    def work(job: Job) -> Answer:
+        board.throttle(50_000)
+
+    board.limit(1_000_000)
+    began = time.monotonic()
+    run(work, [(n,) for n in range(10)], board=board)
+    assert 0.4 < time.monotonic() - began < 1.5
+    free = Board(2, 1_000)
+    free.limit(None)
+    free.throttle(10**12)
+
+
 def test_no_process_is_left_behind() -> None:
     pids = set(run(lambda job: os.getpid(), [(n,) for n in range(20)]))
     for pid in pids:

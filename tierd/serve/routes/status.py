@@ -23,7 +23,7 @@ _MAX_PROBLEMS = 100
 @router.get("/v1/status", responses=responses())
 def status(have: Have, _: Reader) -> out.StatusOut:
     """The state of everything in short. Its counts are at most a second old."""
-    view, now = have.views.recent(), have.clock()
+    view, now, busy = have.views.recent(), have.clock(), have.ports.busy()
     residencies = Counter({residency.value: 0 for residency in Residency})
     residencies.update(view.residency(s).value for s in (*view.snapshots, *view.orphans))
     kinds = Counter(h.kind for s in view.snapshots for h in s.holds if h.is_active(now))
@@ -38,6 +38,8 @@ def status(have: Have, _: Reader) -> out.StatusOut:
         leases=kinds[HoldKind.LEASE],
         pins=kinds[HoldKind.PIN],
         is_paused=have.catalog.all_paused,
+        io_pressure=busy.io_pressure,
+        slowed_transfers=busy.slowed,
         tracker=_tracker(have),
         last_scan_at=have.ports.last_scan_at(),
         problems=[out.SnapshotProblemOut(ref=str(s.ref), problem=s.problem or "") for s in troubled[:_MAX_PROBLEMS]],

@@ -16,13 +16,13 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tierd.errors import Conflict, Corrupt, NotFound
 from tierd.fs.linux import syncfs
 from tierd.fs.walk import Names, open_directory, open_root, scan, show, translate, translated
-from tierd.storage.control import Control
+from tierd.storage.control import Control, Following, Rate
 from tierd.storage.manifest import Entry, Manifest, delete_manifest
 from tierd.storage.posix.copyfile import Places
 from tierd.storage.posix.copyworker import CopyWorker, Stamp
@@ -44,12 +44,12 @@ class CopyOptions:
 
     Attributes:
         processes: that copy; `threads`: of each, for files larger than 4 MiB.
-        bytes_per_s: limit for all together; None is no limit.
+        rate: of all together.
     """
 
     processes: int = 2
     threads: int = 3
-    bytes_per_s: int | None = None
+    rate: Rate = field(default_factory=Rate)
 
 
 def copy_tree(source_fd: int, staging: Path, *, options: CopyOptions | None = None, control: Control) -> Manifest:
@@ -71,7 +71,8 @@ def copy_tree(source_fd: int, staging: Path, *, options: CopyOptions | None = No
         for name in ("tree", "parts", "dropped"):
             (staging / name).mkdir(mode=0o700, exist_ok=True)
     with _locked(staging), _opened(staging, source_fd, options.threads) as places:
-        board = Board(options.processes, options.bytes_per_s)
+        board = Board(options.processes, options.rate.bytes_per_s)
+        control = Following(control, options.rate, board.limit)
         with Crew(options.processes, board, lambda number: CopyWorker(number, places, board)) as crew:
             manifest, is_resumed = open_journal(staging / "manifest.db")
             try:

@@ -10,7 +10,7 @@ import time
 
 from tierd.errors import Interrupted
 
-_STOP, _NEXT_NS, _FIRST = 0, 1, 2
+_STOP, _NEXT_NS, _RATE, _FIRST = 0, 1, 2, 3
 _NAP_S = 0.1
 _MAX_CREDIT_NS = 50_000_000
 """A pause of the work buys at most this much burst."""
@@ -20,24 +20,27 @@ class Board:
     """Shared memory of a crew: made before the fork, written by every process in its own slots.
 
     Args:
-        bytes_per_s: limit for all processes together; None is no limit.
+        bytes_per_s: limit for all processes together at first; None is no limit.
     """
 
     def __init__(self, processes: int, bytes_per_s: int | None) -> None:
         self._memory = mmap.mmap(-1, 8 * (_FIRST + 3 * processes))
         self._slots = memoryview(self._memory).cast("q")
-        self._bytes_per_s = bytes_per_s
+        self._slots[_RATE] = bytes_per_s or 0
         self._processes = processes
         # A lock on a descriptor of its own per process would be needed for flock; record locks belong to the
         # process, and the kernel drops them when it is killed, so that nobody waits for a dead holder.
-        self._lock_fd = os.memfd_create("tierd-rate") if bytes_per_s else -1
+        self._lock_fd = os.memfd_create("tierd-rate")
         self._threads = threading.Lock()
 
     def close(self) -> None:
         self._slots.release()
         self._memory.close()
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
+        os.close(self._lock_fd)
+
+    def limit(self, bytes_per_s: int | None) -> None:
+        """Change the limit, for every process, from what it moves next."""
+        self._slots[_RATE] = bytes_per_s or 0
 
     def stop(self) -> None:
         """Ask every process to stop."""
@@ -74,10 +77,11 @@ class Board:
         Raises:
             Interrupted: asked to stop meanwhile.
         """
-        if not self._bytes_per_s:
+        bytes_per_s = self._slots[_RATE]
+        if not bytes_per_s:
             self.check()
             return
-        cost = n_bytes * 1_000_000_000 // self._bytes_per_s
+        cost = n_bytes * 1_000_000_000 // bytes_per_s
         with self._threads:
             fcntl.lockf(self._lock_fd, fcntl.LOCK_EX)
             now = time.monotonic_ns()

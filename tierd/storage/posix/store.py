@@ -119,7 +119,7 @@ class PosixStorage:
             staging.mkdir(mode=0o700, exist_ok=True)
         if not isinstance(source, Tree):
             return source.unpack(staging, limits, control)
-        options = CopyOptions(processes=limits.processes, bytes_per_s=limits.bytes_per_s)
+        options = CopyOptions(processes=limits.processes, rate=limits.rate)
         return copy_tree(source.fd, staging, options=options, control=control)
 
     def verify(self, transfer_key: str, mode: str, control: Control, processes: int = 2) -> Manifest:

@@ -25,7 +25,7 @@ from tierd.errors import Conflict, Corrupt, NotFound, SourceChanged, SourceGone,
 from tierd.fs.walk import translated
 from tierd.model.s3 import Counts, S3Settings
 from tierd.storage.base import CopyLimits, Leases, Published, Site, Source, Tree, Waiting
-from tierd.storage.control import Control, Unlimited
+from tierd.storage.control import Control, Following, Unlimited
 from tierd.storage.manifest import Manifest, Side, delete_manifest
 from tierd.storage.posix.identity import fsync_directory
 from tierd.storage.s3 import layout
@@ -94,8 +94,7 @@ class S3Storage:
         location = layout.location(site.dataset, site.name, transfer_key)
         staging = self._staging(transfer_key)
         self._announce(staging, location)
-        patience = self._patience(control)
-        self.bucket.limit(up=limits.bytes_per_s)
+        patience = self._patience(Following(control, limits.rate, lambda rate: self.bucket.limit(up=rate)))
         found = self._begun_to_publish(transfer_key, location, patience)
         if found is None and not (staging / MANIFEST).exists():
             found = find_same(self.bucket, source.fd, staging, location, patience)

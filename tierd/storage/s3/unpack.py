@@ -25,7 +25,7 @@ from tierd.errors import Corrupt, SourceGone
 from tierd.fs.linux import allocate, syncfs
 from tierd.fs.walk import open_directory, open_root, show, translated
 from tierd.storage.base import CopyLimits
-from tierd.storage.control import Control
+from tierd.storage.control import Control, Following
 from tierd.storage.manifest import CHUNK, Entry, Manifest, delete_manifest
 from tierd.storage.posix.copy import open_journal
 from tierd.storage.posix.crew import Crew
@@ -82,7 +82,7 @@ class S3Copy:
         _forget_other(staging, content_id, control)
         slots = _Slots(max(self._bucket.settings.part_bytes, 2 * CHUNK) + CHUNK)
         board = Board(limits.processes, None)
-        self._bucket.limit(down=limits.bytes_per_s)
+        control = Following(control, limits.rate, lambda rate: self._bucket.limit(down=rate))
         with (
             _opened(staging) as places,
             Crew(limits.processes, board, lambda number: UnpackWorker(number, places, slots.memory, board)) as crew,

@@ -1,0 +1,278 @@
+"""`tierd simulate`: what other policies and sizes of flash would have done with a recorded history."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from tierd.cli import curves as picture
+from tierd.cli.options import DURATION
+from tierd.cli.terminal import Cell, line, say, table
+from tierd.errors import InvalidRequest
+from tierd.model.units import format_duration, format_size, parse_percent, parse_rate, parse_size
+from tierd.model.value import Cost, PolicyName
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from tierd.decide.simulate import Access, Options, Outcome, Trace
+    from tierd.decide.simulate.bounds import Bound
+    from tierd.decide.simulate.replay import AnyPolicy
+
+_MOST_SCANNED = 50_000
+"""Accesses up to which policies that look at all snapshots for each victim are replayed without being asked for."""
+_NEEDED = ("time", "snapshot", "bytes")
+
+
+@click.command("simulate")
+@click.argument("log", metavar="LOG.csv", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--policy", "policies", multiple=True, metavar="NAME", help="Only these (may be repeated); all by default."
+)
+@click.option(
+    "--flash", "sizes", default="5%,10%,25%,50%", show_default=True, metavar="SIZES",
+    help='Sizes of flash: shares of all bytes used, or sizes: "10%,20 TB".',
+)  # fmt: skip
+@click.option("--rate", default="200 MB/s", show_default=True, help="How fast snapshots are brought to flash.")
+@click.option(
+    "--file-rate", type=click.FloatRange(1), default=2000, show_default=True, help="Files per second, likewise."
+)
+@click.option("--announced", default="0%", show_default=True, metavar="SHARE", help="Uses that are announced before.")
+@click.option("--lead", type=DURATION, default="7d", show_default=True, metavar="DURATION", help="So long before.")
+@click.option("--bypass", is_flag=True, help="What is read once only may be served from the cold tier.")
+@click.option(
+    "--regret", type=DURATION, default="14d", show_default=True, metavar="DURATION", help="Left, fetched again."
+)
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw the miss ratios.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def simulate(log: Path, policies: tuple[str, ...], sizes: str, svg: Path | None, as_json: bool, **how: Any) -> None:
+    """Replay a recorded history against policies and sizes of flash. Needs no daemon, changes nothing.
+
+    \b
+    tierd history > uses.csv
+    tierd simulate uses.csv
+    tierd simulate uses.csv --flash 5%,10%,20% --policy ewr --policy lru --svg misses.svg
+    tierd simulate uses.csv --announced 50% --lead 2d
+
+    The log has a line per use: time (ISO 8601, or seconds), snapshot, bytes, and optionally passes (how often it was
+    read through) and files. Columns are found by their titles; - is standard input.
+    """
+    from tierd.decide.simulate import Trace
+
+    with _opened(log) as file:
+        trace = Trace(_read(file, str(log)))
+    if not len(trace):
+        raise InvalidRequest(f"{log} has no uses", hint="`tierd history > uses.csv` writes what was recorded.")
+    wanted = _policies(policies, len(trace))
+    at = sorted({_size(text, trace) for text in sizes.split(",")})
+    options = _options(**how)
+    found, bounds = _replayed(trace, wanted, at, options)
+    if svg is not None:
+        _draw(svg, found, bounds, log)
+    if as_json:
+        _print_json(trace, found, bounds)
+    else:
+        _print(trace, found, bounds, is_skipped=not policies and len(wanted) < len(PolicyName) + 1)
+
+
+# -- reading ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(log: Path) -> Iterator[TextIO]:
+    if str(log) == "-":
+        yield sys.stdin
+        return
+    try:
+        with log.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            yield file
+    except OSError as e:
+        raise InvalidRequest(f"{log} cannot be read: {e.strerror}", hint="Name a file of `tierd history`.") from e
+
+
+def _read(file: TextIO, name: str) -> Iterator[Access]:
+    from tierd.decide.simulate import Access
+
+    rows = csv.reader(file)
+    head = [title.strip().lower() for title in next(rows, [])]
+    missing = [title for title in _NEEDED if title not in head]
+    if missing:
+        raise InvalidRequest(
+            f"{name} has no column {', '.join(missing)}",
+            hint="The first line names the columns: time,snapshot,bytes and perhaps passes,files.",
+        )
+    when, snapshot, size = (head.index(title) for title in _NEEDED)
+    passes, files = (head.index(title) if title in head else None for title in ("passes", "files"))
+    try:
+        for row in rows:
+            if not row:
+                continue
+            try:
+                yield Access(
+                    at=_moment(row[when]),
+                    snapshot=row[snapshot],
+                    size_bytes=_whole(row[size]),
+                    passes=1 if passes is None or not row[passes] else max(1, _whole(row[passes])),
+                    files=1 if files is None or not row[files] else max(1, _whole(row[files])),
+                )
+            except (ValueError, OverflowError, IndexError) as e:
+                why = "it has too few columns" if isinstance(e, IndexError) else str(e)
+                hint = "Write time,snapshot,bytes: an ISO 8601 time or seconds, a name, a whole number."
+                raise InvalidRequest(f"{name}, line {rows.line_num}: {why}", hint=hint) from e
+    except csv.Error as e:
+        raise InvalidRequest(f"{name}, line {rows.line_num}: {e}", hint="It must be CSV.") from e
+
+
+def _moment(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+    if not abs(seconds) < 1e15:
+        raise ValueError(f"{text!r} is no time")
+    return seconds
+
+
+def _whole(text: str) -> int:
+    number = int(text) if text.strip().isdecimal() and len(text) < 25 else -1
+    if not 0 <= number < 1 << 63:
+        raise ValueError(f"{text!r} is not a whole number")
+    return number
+
+
+def _size(text: str, trace: Trace) -> int:
+    size = round(parse_percent(text) * trace.total_bytes) if text.strip().endswith("%") else parse_size(text)
+    if size <= 0:
+        raise InvalidRequest(f"flash of {text.strip()} holds nothing", hint='Write a size or a share, like "10%".')
+    return size
+
+
+def _policies(named: Iterable[str], accesses: int) -> list[AnyPolicy]:
+    from tierd.decide.simulate.replay import Reference
+
+    known: dict[str, AnyPolicy] = {**{p: p for p in PolicyName}, **{p: p for p in Reference}}
+    wanted: list[AnyPolicy] = []
+    for name in named:
+        if name not in known:
+            near = difflib.get_close_matches(name, list(known), n=1)
+            meant = f"Did you mean {near[0]}? " if near else ""
+            raise InvalidRequest(f"{name!r} is no policy", hint=f"{meant}There are {', '.join(known)}.")
+        wanted.append(known[name])
+    if wanted:
+        return list(dict.fromkeys(wanted))
+    is_short = accesses <= _MOST_SCANNED
+    return [*(p for p in PolicyName if p is not PolicyName.STP or is_short), Reference.BELADY]
+
+
+def _options(
+    *, rate: str, file_rate: float, announced: str, lead: timedelta, bypass: bool, regret: timedelta
+) -> Options:
+    from tierd.decide.simulate import Options
+
+    bytes_per_s = parse_rate(rate)
+    if not bytes_per_s:
+        raise InvalidRequest("a rate of nothing brings nothing", hint='Write a rate, like "200 MB/s".')
+    return Options(
+        cost=Cost(start_s=1.0, s_per_byte=1 / bytes_per_s, s_per_file=1 / file_rate),
+        announced=parse_percent(announced),
+        lead_s=lead.total_seconds(),
+        bypass=bypass,
+        regret_s=regret.total_seconds(),
+    )
+
+
+# -- replaying and telling ---------------------------------------------------------------------------------------
+
+
+def _replayed(
+    trace: Trace, policies: list[AnyPolicy], sizes: list[int], options: Options
+) -> tuple[list[Outcome], dict[int, Bound]]:
+    from tierd.decide.simulate import lower_bound, replay
+
+    found: list[Outcome] = []
+    is_watched = sys.stderr.isatty()
+    for size in sizes:
+        for policy in policies:
+            if is_watched:
+                click.echo(f"\rreplaying {policy} with {format_size(size)} of flash …\x1b[K", nl=False, err=True)
+            found.append(replay(trace, policy, size, options))
+    bounds = {size: lower_bound(trace, size) for size in sizes}
+    if is_watched:
+        click.echo("\r\x1b[K", nl=False, err=True)
+    return found, bounds
+
+
+def _print(trace: Trace, found: list[Outcome], bounds: dict[int, Bound], *, is_skipped: bool) -> None:
+    line(
+        f"{len(trace)} uses of {len(trace.names)} snapshots ({format_size(trace.total_bytes)}) "
+        f"in {format_duration(trace.at[-1] - trace.at[0])}"
+    )
+    for size, bound in bounds.items():
+        here = [outcome for outcome in found if outcome.flash_bytes == size]
+        best = min(outcome.byte_miss_ratio for outcome in here)
+        line()
+        line(Cell(f"{format_size(size)} of flash", "bold"), f" ({size / trace.total_bytes:.0%} of all bytes)")
+        table(
+            ("POLICY", "BYTES MISSED", "USES MISSED", "MOVED", "FROM COLD", "WAITED", "REGRETTED"),
+            [_row(outcome, is_best=outcome.byte_miss_ratio == best) for outcome in here],
+            right=("BYTES MISSED", "USES MISSED", "MOVED", "FROM COLD", "WAITED", "REGRETTED"),
+        )
+        method = "linear program" if bound.method == "foo" else "a weaker bound, without the linear program"
+        line(f"no policy can miss less than {bound.byte_miss_ratio:.1%} of the bytes ({method})")
+        _compare(here)
+    if is_skipped:
+        say("stp looks at all snapshots for each victim, it is left out of so long a log; --policy stp replays it")
+
+
+def _row(outcome: Outcome, *, is_best: bool) -> list[str | Cell]:
+    return [
+        Cell(outcome.policy, "green" if is_best else ""),
+        f"{outcome.byte_miss_ratio:.1%}",
+        f"{outcome.miss_ratio:.1%}",
+        format_size(outcome.moved_bytes),
+        format_size(outcome.cold_bytes),
+        format_duration(round(outcome.stall_s)),
+        f"{outcome.regrets} ({format_size(outcome.regret_bytes)})" if outcome.regrets else "0",
+    ]
+
+
+def _compare(here: list[Outcome]) -> None:
+    """Say it where tierd's own policy is not the better one."""
+    ratio = {outcome.policy: outcome.byte_miss_ratio for outcome in here}
+    own, other = ratio.get(PolicyName.EWR), ratio.get(PolicyName.LRU)
+    if own is not None and other is not None and own > other:
+        line(Cell("ewr misses more than lru here", "yellow"), f": {own:.1%} against {other:.1%}")
+
+
+def _print_json(trace: Trace, found: list[Outcome], bounds: dict[int, Bound]) -> None:
+    import json
+
+    results = [
+        asdict(outcome) | {"byte_miss_ratio": outcome.byte_miss_ratio, "miss_ratio": outcome.miss_ratio}
+        for outcome in found
+    ]
+    lower = [{"flash_bytes": size} | asdict(bound) for size, bound in bounds.items()]
+    about = {"uses": len(trace), "snapshots": len(trace.names), "total_bytes": trace.total_bytes}
+    click.echo(json.dumps(about | {"results": results, "lower_bounds": lower}, indent=2))
+
+
+def _draw(svg: Path, found: list[Outcome], bounds: dict[int, Bound], log: Path) -> None:
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for outcome in found:
+        curves.setdefault(outcome.policy, []).append((outcome.flash_bytes, outcome.byte_miss_ratio))
+    bound = [(size, bound.byte_miss_ratio) for size, bound in bounds.items()]
+    try:
+        svg.write_text(picture.svg(curves, bound=bound, title=f"Bytes missed, {log.name}"), encoding="utf-8")
+    except OSError as e:
+        raise InvalidRequest(f"{svg} cannot be written: {e.strerror}", hint="Name another file.") from e
+    say(f"wrote {svg}")

@@ -130,6 +130,21 @@ def test_the_latest_is_what_is_newest_when_it_is_used(world: ApiWorld) -> None:
     assert len(world.live(new)) == 1
 
 
+def test_the_latest_may_be_deleted_and_come_again(world: ApiWorld) -> None:
+    world.add_migrated("v1")
+    made = Scheduled(world)
+    made.tick()
+    for _ in range(2):  # another tree under the same name is another snapshot
+        world.later(minutes=1)
+        new = world.add_migrated("v2")
+        made.tick()
+        assert made.announced()[-1] == ("imagenet/v2", USE)
+        world.catalog.mark_gone(new.id, world.now)
+        world.later(minutes=1)
+        made.tick()
+        assert ("imagenet/v1", USE) in made.announced()
+
+
 def test_what_no_schedule_says_any_more_is_withdrawn_and_what_callers_said_stays(world: ApiWorld) -> None:
     s = world.add("v1")
     said = {"holder": "me", "use_at": USE, "until": USE + HOUR, "now": START}

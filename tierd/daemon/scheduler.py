@@ -53,6 +53,8 @@ class Scheduler:
         """Announce and warm what is due; True if that changed what a view shows."""
         before = self._catalog.last_event_id()
         coming = all_turns(self._schedules, view, now)
+        keys = {turn.key(s) for turn in coming for s in turn.snapshots}
+        self._announced = {key: turn for key, turn in self._announced.items() if key in keys}
         self._withdraw(coming, view, now)
         for turn in coming:
             for s in turn.snapshots:
@@ -60,7 +62,6 @@ class Scheduler:
             if turn.is_due(now):
                 self._prepare(turn, view, now)
         self._tried = {key: tried for key, tried in self._tried.items() if tried.until >= now}
-        self._announced = {key: turn for key, turn in self._announced.items() if turn.until >= now}
         times = {(turn.schedule.name, turn.use_at.isoformat()) for turn in coming}
         self._told = {about: kind for about, kind in self._told.items() if about[:2] in times}
         return self._catalog.last_event_id() != before
@@ -109,7 +110,7 @@ class Scheduler:
             is_coming = s.live is not None and s.live.kind is TransferKind.RECALL
             if is_coming or any(s.on(name) for name in flash):
                 return False
-        return now >= tried.at + _AGAIN
+        return not tried.at <= now < tried.at + _AGAIN  # nor wait for a clock that was set back
 
     def _warm(self, turn: Turn, s: SnapshotView, now: datetime) -> None:
         key, name = turn.key(s), turn.schedule.name

@@ -61,8 +61,11 @@ class Turn:
         return self.begins_at <= now <= self.until
 
     def key(self, s: SnapshotView) -> str:
-        """Names the use of one snapshot: announced and held once, however often that is asked for."""
-        return f"{self.schedule.holder}:{self.use_at:%Y-%m-%dT%H:%MZ}:{s.ref}"
+        """Names the use of one snapshot: announced and held once, however often that is asked for.
+
+        By its id: a snapshot that is renamed stays the same, another tree under the same name is none of it.
+        """
+        return f"{self.schedule.holder}:{self.use_at:%Y-%m-%dT%H:%MZ}:{s.snapshot.id}"
 
 
 def occurrences(schedule: Schedule, after: datetime) -> Iterator[datetime]:

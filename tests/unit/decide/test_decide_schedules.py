@@ -180,4 +180,4 @@ def test_each_use_of_a_snapshot_has_a_key_of_its_own() -> None:
     now, following = turns(schedule("0 9 * * *", None), view(a, b), NOW)
     keys = {turn.key(s) for turn in (now, following) for s in (a, b)}
     assert len(keys) == 4
-    assert now.key(a) == "schedule:s:2026-11-20T09:00Z:ds/a"
+    assert now.key(a) == f"schedule:s:2026-11-20T09:00Z:{a.snapshot.id}"

@@ -189,6 +189,19 @@ def test_a_recall_that_failed_for_good_is_asked_for_again(world: ApiWorld) -> No
     assert [t.id != recall.id for t in world.live(s)] == [True]
 
 
+def test_many_snapshots_are_announced_and_warmed_in_several_rounds(world: ApiWorld) -> None:
+    for number in range(45):
+        world.add_migrated(f"v{number}", size=GB // 100)
+    made = Scheduled(world, (schedule(snapshots="imagenet/*"),))
+    rounds = 0
+    while rounds == 0 or made.scheduler.is_behind:
+        made.tick(USE - 20 * MINUTE)
+        rounds += 1
+    assert rounds == 3
+    assert len(made.announced()) == len(world.catalog.transfers(live_only=True, limit=100)) == 45
+    assert not made.tick()
+
+
 def test_a_schedule_that_matches_nothing_says_so_once_for_each_use(world: ApiWorld) -> None:
     made = Scheduled(world, (schedule(snapshots="imagenet/x*"),))
     for day in range(2):

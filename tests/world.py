@@ -148,7 +148,7 @@ class World:
             tiers = (*tiers, Tier(name=CLOUD, kind=TierKind.S3, root=base / "view" / CLOUD, rank=2, s3=s3))
             self.cold = CLOUD
         dataset = Dataset(name="ds", path=self.data, home=home, pattern=pattern, policy=policy or Policy())
-        settings = mover or MoverConfig(backoff_s=0.0, release_wait_s=0.5, nice=0)
+        settings = mover or MoverConfig(backoff_s=0.0, release_wait_s=0.5, nice=0, busy_io=None)
         self.config = Config(
             tiers=tiers,
             datasets=(dataset,),

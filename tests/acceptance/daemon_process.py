@@ -53,6 +53,7 @@ socket = "{base}/api.sock"
 backoff = "0.5s"
 backoff_max = "2s"
 release_wait = "1s"
+busy_io = "off"
 {mover_extra}
 
 [observe]

@@ -86,7 +86,7 @@ def test_a_use_is_announced_listed_and_withdrawn(world: ApiWorld, client: httpx.
     [
         ({"at": (START - 2 * HOUR).isoformat()}, 422, "over since"),
         ({"until": (START + HOUR).isoformat()}, 422, "before it begins"),
-        ({"until": AT, "for_s": 60}, 422, "contradict"),
+        ({"until": AT, "for_s": 60}, 409, "contradict"),
         ({"confidence": 1.5}, 422, ""),
         ({"source": "schedule"}, 422, ""),
         ({"at": "9999-12-31T23:59:59Z"}, 422, "after the year 9999"),

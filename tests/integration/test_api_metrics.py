@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.api_world import GB, HDD, START, ApiWorld, S, api_world, client_of
 from tierd.model.dataset import Dataset
+from tierd.model.pressure import Busy
 from tierd.model.tier import TierUsage
 from tierd.model.transfer import TransferKind
 
@@ -54,6 +55,15 @@ def test_metrics_say_what_is_where(world: ApiWorld) -> None:
         assert value(client, "tierd_pins") == 1
         assert value(client, "tierd_tracker_events_lost_total") == 1
         assert value(client, "tierd_last_successful_scan_timestamp_seconds") == START.timestamp()
+
+
+def test_busy_disks_are_shown_where_the_kernel_tells(world: ApiWorld) -> None:
+    with client_of(world) as client:
+        assert value(client, "tierd_io_pressure_ratio") is None
+        assert value(client, "tierd_transfers_slowed") == 0
+        world.ports.disks = Busy(io_pressure=0.35, slowed=2)
+        assert value(client, "tierd_io_pressure_ratio") == 0.35
+        assert value(client, "tierd_transfers_slowed") == 2
 
 
 def test_a_transfer_that_ended_is_counted_once_however_often_it_is_scraped(world: ApiWorld) -> None:

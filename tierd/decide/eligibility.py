@@ -310,7 +310,7 @@ UNUSED_FOR_MIGRATE = Check(
 IN_QUIET_HOURS = Check(
     rule="in quiet hours",
     otherwise="waiting for quiet hours",
-    holds=lambda c: c.quiet_at == c.now,
+    holds=lambda c: c.is_quiet_due,
     detail=_quiet,
     until=lambda c: None if c.quiet_at is None or c.quiet_at == c.now else c.quiet_at,
 )

@@ -321,7 +321,7 @@ class Planner:
         if case.s.snapshot.id in self._roomless:
             needs = f"{self.scene.flash.name} needs its room now, but there is {self.room.shortage(case)}"
             return f"{UNUSED_FOR_MIGRATE.detail(case)}; {needs}"
-        if case.quiet_at is not None:
+        if self.scene.view.quiet.window is not None:
             return lambda: f"{UNUSED_FOR_MIGRATE.detail(case)}; {quiet_hours(case)}"
         return partial(UNUSED_FOR_MIGRATE.detail, case)
 

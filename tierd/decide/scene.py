@@ -149,6 +149,11 @@ class Case:
         return None if after is None else self.accessed_at + after
 
     @property
+    def is_quiet_due(self) -> bool:
+        """Whether quiet hours are now, and it is unused for as long as they ask for."""
+        return self.scene.is_quiet and self.now >= self.accessed_at + self.scene.view.quiet.after
+
+    @property
     def quiet_at(self) -> datetime | None:
         """The earliest moment, now or later, at which quiet hours and `quiet.after` have it copied; None: never."""
         quiet = self.scene.view.quiet

@@ -190,7 +190,7 @@ class Carrier:
         key, here = self.job.transfer.key, self.job.source
         if self.destination.needs_verification(key):
             self.control.checkpoint("verify")
-            manifest = self.destination.verify(key, self.job.verify, self.control)
+            manifest = self.destination.verify(key, self.job.verify, self.control, self.control.rate)
             with contextlib.closing(manifest):
                 self._compare_with_known(manifest)
                 self.control.checkpoint("prove")

@@ -135,8 +135,8 @@ class Storage(Protocol):
     def needs_verification(self, transfer_key: str) -> bool:
         """Whether a staged copy lies here that is not verified, or that `publish` has not begun to put in place."""
 
-    def verify(self, transfer_key: str, mode: str, control: Control) -> Manifest:
-        """Make the staged copy durable and compare it with its manifest.
+    def verify(self, transfer_key: str, mode: str, control: Control, rate: Rate | None = None) -> Manifest:
+        """Make the staged copy durable and compare it with its manifest, reading no faster than `rate`.
 
         Raises:
             Corrupt: it differs; what differs is copied again by the next `receive`.

@@ -21,6 +21,7 @@ from tierd.cli.program import program
 from tierd.cli.terminal import escape
 from tierd.errors import TierdError
 from tierd.model.observation import TrackerStatus
+from tierd.model.pressure import Busy
 
 
 def all_verbs(group: click.Group = program, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -92,6 +93,13 @@ def test_status(world: ApiWorld, call: Call) -> None:
     assert "2 resident" in text
     assert "imagenet/v4: a hard link leads outside" in text
     assert json.loads(call("status", "--json").stdout)["tiers"][0]["name"] == "flash"
+
+
+def test_status_says_that_busy_disks_slow_transfers(world: ApiWorld, call: Call) -> None:
+    assert "slowed" not in call("status").stdout
+    world.ports.disks = Busy(io_pressure=0.35, slowed=2)
+    assert "2 slowed: the disks are busy (io pressure 35%)" in call("status").stdout
+    assert json.loads(call("status", "--json").stdout)["slowed_transfers"] == 2
 
 
 def test_ls_in_a_pipe_is_aligned_text(world: ApiWorld, call: Call) -> None:

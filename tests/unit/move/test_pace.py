@@ -179,3 +179,10 @@ def test_the_looks_at_the_kernel_are_seconds_apart(machine: Machine) -> None:
     machine.time += 0.5
     pacer.adjust([one], NOON + timedelta(seconds=1))
     assert one.bytes_per_s == first
+
+
+@pytest.mark.skipif(not Path("/proc/pressure/io").exists(), reason="this kernel has no PSI")
+def test_the_figure_of_this_kernel_is_understood() -> None:
+    found = Pressure().read()
+    assert found is not None
+    assert 0 <= found <= 1

@@ -91,9 +91,9 @@ def advice(have: Have, _: Reader) -> out.AdviceListOut:
 
 
 def _announce(have: Parts, body: out.AnnouncementIn, holder: str) -> out.AnnouncementOut:
-    about = _named(have, asking.named(body.ref))
     if body.until is not None and body.for_s is not None:
-        raise InvalidRequest("`until` and `for_s` contradict each other", hint="Send one of the two.")
+        raise Conflict("`until` and `for_s` contradict each other", hint="Send one of the two.")
+    about = _named(have, asking.named(body.ref))
     made = have.catalog.announce(
         snapshot_id=about.id,
         source=AnnouncedBy(body.source),

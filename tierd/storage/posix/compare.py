@@ -78,7 +78,7 @@ class CompareWorker:
                         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
                         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
             for entry, fd, st in opened:
-                self._board.check()
+                self._board.throttle(min(st.st_size, CHUNK) if self._reads else 0)
                 self._file(entry, fd, st)
         finally:
             for _, fd, _ in opened:
@@ -192,7 +192,7 @@ class CompareWorker:
                         index = next(position, None)
                     if index is None:
                         return
-                    self._board.check()
+                    self._board.throttle(min(CHUNK, size - index * CHUNK))
                     problem = _chunk_differs(fd, buffer, index, size, digests)
                     if problem is not None:
                         wrong.append((index, problem))

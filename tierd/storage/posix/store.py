@@ -30,7 +30,7 @@ from tierd.fs.walk import open_root, show, translate, translated
 from tierd.model.dataset import SnapshotRef
 from tierd.model.s3 import Counts
 from tierd.storage.base import CopyLimits, Leases, Published, Site, Source, Tree
-from tierd.storage.control import Control, Unlimited
+from tierd.storage.control import Control, Rate, Unlimited
 from tierd.storage.manifest import Manifest, Side, delete_manifest
 from tierd.storage.posix.copy import CopyOptions, copy_tree
 from tierd.storage.posix.fence import fence
@@ -122,12 +122,12 @@ class PosixStorage:
         options = CopyOptions(processes=limits.processes, rate=limits.rate)
         return copy_tree(source.fd, staging, options=options, control=control)
 
-    def verify(self, transfer_key: str, mode: str, control: Control, processes: int = 2) -> Manifest:
+    def verify(self, transfer_key: str, mode: str, control: Control, rate: Rate | None = None) -> Manifest:
         staging = self.staging(transfer_key)
         manifest = Manifest.open(staging / MANIFEST)
         fd = open_root(os.fsencode(staging / TREE))
         try:
-            verify_copy(fd, manifest, mode=mode, processes=processes, control=control)
+            verify_copy(fd, manifest, mode=mode, rate=rate, control=control)
         finally:
             os.close(fd)
         return manifest

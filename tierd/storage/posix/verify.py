@@ -12,7 +12,7 @@ from typing import Literal, cast
 from tierd.errors import Corrupt
 from tierd.fs.linux import syncfs
 from tierd.fs.walk import scan, show, translated
-from tierd.storage.control import Control
+from tierd.storage.control import Control, Following, Rate
 from tierd.storage.manifest import CHUNK, Entry, Manifest
 from tierd.storage.posix.compare import CompareWorker
 from tierd.storage.posix.crew import Answer, Crew, Job
@@ -27,11 +27,19 @@ _COMMIT_ENTRIES = 50_000
 
 
 def verify_copy(
-    tree_fd: int, manifest: Manifest, *, mode: str = "read", processes: int = 2, threads: int = 3, control: Control
+    tree_fd: int,
+    manifest: Manifest,
+    *,
+    mode: str = "read",
+    processes: int = 2,
+    threads: int = 3,
+    rate: Rate | None = None,
+    control: Control,
 ) -> None:
     """Make the copy below `tree_fd` durable and compare it with its manifest; records the copy's stamps.
 
-    Forks, as `copy_tree`. Does not count progress: the bytes were counted when they were copied.
+    Forks, as `copy_tree`. Does not count progress: the bytes were counted when they were copied. What it reads back is
+    bound by `rate`.
 
     Raises:
         Corrupt: something differs; the message names the first entry (and chunk). All that differ are taken out of
@@ -44,6 +52,7 @@ def verify_copy(
     with translated("the copy"):
         syncfs(tree_fd)
     board = Board(processes, None)
+    control = Following(control, rate or Rate(), board.limit)
     check = _Check(manifest, control)
     with Crew(processes, board, lambda number: CompareWorker(tree_fd, mode == "read", threads, board)) as crew:
         manifest.begin_bulk()

@@ -25,7 +25,7 @@ from tierd.errors import Conflict, Corrupt, NotFound, SourceChanged, SourceGone,
 from tierd.fs.walk import translated
 from tierd.model.s3 import Counts, S3Settings
 from tierd.storage.base import CopyLimits, Leases, Published, Site, Source, Tree, Waiting
-from tierd.storage.control import Control, Following, Unlimited
+from tierd.storage.control import Control, Following, Rate, Unlimited
 from tierd.storage.manifest import Manifest, Side, delete_manifest
 from tierd.storage.posix.identity import fsync_directory
 from tierd.storage.s3 import layout
@@ -161,11 +161,12 @@ class S3Storage:
         with contextlib.closing(manifest):
             return manifest.meta.get("location") is None
 
-    def verify(self, transfer_key: str, mode: str, control: Control) -> Manifest:
+    def verify(self, transfer_key: str, mode: str, control: Control, rate: Rate | None = None) -> Manifest:
         """See `Storage`; how is the tier's own setting, `mode` is for copies that lie on disks."""
         manifest = self._staged(transfer_key)
         if manifest is None or manifest.meta.get("complete") is None:
             raise Corrupt("the upload is not finished", hint="What is there is used by the next attempt.")
+        control = Following(control, rate or Rate(), lambda limit: self.bucket.limit(down=limit))
         try:
             control.checkpoint("verify")
             self._remove_strangers(self._location(transfer_key), manifest)

@@ -130,6 +130,21 @@ def test_the_latest_is_what_is_newest_when_it_is_used(world: ApiWorld) -> None:
     assert len(world.live(new)) == 1
 
 
+def test_the_latest_may_be_deleted_and_come_again(world: ApiWorld) -> None:
+    world.add_migrated("v1")
+    made = Scheduled(world)
+    made.tick()
+    for _ in range(2):  # another tree under the same name is another snapshot
+        world.later(minutes=1)
+        new = world.add_migrated("v2")
+        made.tick()
+        assert made.announced()[-1] == ("imagenet/v2", USE)
+        world.catalog.mark_gone(new.id, world.now)
+        world.later(minutes=1)
+        made.tick()
+        assert ("imagenet/v1", USE) in made.announced()
+
+
 def test_what_no_schedule_says_any_more_is_withdrawn_and_what_callers_said_stays(world: ApiWorld) -> None:
     s = world.add("v1")
     said = {"holder": "me", "use_at": USE, "until": USE + HOUR, "now": START}
@@ -172,6 +187,19 @@ def test_a_recall_that_failed_for_good_is_asked_for_again(world: ApiWorld) -> No
     world.run(recall, S.COPYING, S.FAILED)
     made.tick(USE - 18 * MINUTE)
     assert [t.id != recall.id for t in world.live(s)] == [True]
+
+
+def test_many_snapshots_are_announced_and_warmed_in_several_rounds(world: ApiWorld) -> None:
+    for number in range(45):
+        world.add_migrated(f"v{number}", size=GB // 100)
+    made = Scheduled(world, (schedule(snapshots="imagenet/*"),))
+    rounds = 0
+    while rounds == 0 or made.scheduler.is_behind:
+        made.tick(USE - 20 * MINUTE)
+        rounds += 1
+    assert rounds == 3
+    assert len(made.announced()) == len(world.catalog.transfers(live_only=True, limit=100)) == 45
+    assert not made.tick()
 
 
 def test_a_schedule_that_matches_nothing_says_so_once_for_each_use(world: ApiWorld) -> None:

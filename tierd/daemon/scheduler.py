@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 
 _AGAIN = timedelta(minutes=1)
 """After a warm was refused."""
+_AT_ONCE = 500
+"""Announcements that begin, or end, in one transaction and round: others want to write, too."""
+_WARMS_AT_ONCE = 20
+"""In one round: each is admitted by itself, and the control loop has more to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +46,10 @@ class Scheduler:
 
     def __init__(self, schedules: Sequence[Schedule], catalog: Catalog, warming: Warming) -> None:
         self._schedules, self._catalog, self._warming = schedules, catalog, warming
-        self._announced: dict[str, Turn] = {}
+        self._announced: set[str] = set()
         self._tried: dict[str, _Tried] = {}
+        self.is_behind = False
+        """There was more to do than one round may take: the next one should come soon."""
         # What was told before this start is not told again. By occurrence and snapshot: the kind of the last event.
         self._told = {
             (name, str(e.detail.get("use_at")), e.ref): e.kind for name, e in catalog.schedule_events().items()
@@ -53,23 +59,25 @@ class Scheduler:
         """Announce and warm what is due; True if that changed what a view shows."""
         before = self._catalog.last_event_id()
         coming = all_turns(self._schedules, view, now)
+        keys = {turn.key(s) for turn in coming for s in turn.snapshots}
+        self._announced &= keys
         self._withdraw(coming, view, now)
-        for turn in coming:
-            for s in turn.snapshots:
-                self._announce(turn, s, now)
-            if turn.is_due(now):
-                self._prepare(turn, view, now)
+        new = [(turn, s) for turn in coming for s in turn.snapshots if turn.key(s) not in self._announced]
+        if new:
+            with self._catalog.together():
+                for turn, s in new[:_AT_ONCE]:
+                    self._announce(turn, s, now)
+        wanted = [(turn, s) for turn in coming if turn.is_due(now) for s in self._to_warm(turn, view, now)]
+        for turn, s in wanted[:_WARMS_AT_ONCE]:
+            self._warm(turn, s, now)
+        self.is_behind = len(new) > _AT_ONCE or len(wanted) > _WARMS_AT_ONCE
         self._tried = {key: tried for key, tried in self._tried.items() if tried.until >= now}
-        self._announced = {key: turn for key, turn in self._announced.items() if turn.until >= now}
         times = {(turn.schedule.name, turn.use_at.isoformat()) for turn in coming}
         self._told = {about: kind for about, kind in self._told.items() if about[:2] in times}
         return self._catalog.last_event_id() != before
 
     def _announce(self, turn: Turn, s: SnapshotView, now: datetime) -> None:
         key = turn.key(s)
-        known = self._announced.get(key)
-        if known is not None and (known.use_at, known.until) == (turn.use_at, turn.until):
-            return
         try:
             self._catalog.announce(
                 snapshot_id=s.snapshot.id,
@@ -83,23 +91,23 @@ class Scheduler:
         except (Conflict, NotFound) as error:  # it was deleted since the view was read
             log.info("%s is not announced: %s", s.ref, error)
         else:
-            self._announced[key] = turn
+            self._announced.add(key)
 
     def _withdraw(self, coming: Sequence[Turn], view: View, now: datetime) -> None:
         """End what schedules announced and no longer mean: they were changed, or another snapshot is the latest."""
         meant = {(turn.schedule.holder, s.snapshot.id, turn.use_at) for turn in coming for s in turn.snapshots}
-        for s in view.snapshots:
-            for a in s.announcements:
-                if a.source is AnnouncedBy.SCHEDULE and _said(a) not in meant:
-                    self._catalog.end_announcement(a.id, now)
+        said = (a for s in view.snapshots for a in s.announcements if a.source is AnnouncedBy.SCHEDULE)
+        over = [a.id for a in said if _said(a) not in meant][:_AT_ONCE]
+        if over:
+            with self._catalog.together():
+                for announcement_id in over:
+                    self._catalog.end_announcement(announcement_id, now)
 
-    def _prepare(self, turn: Turn, view: View, now: datetime) -> None:
+    def _to_warm(self, turn: Turn, view: View, now: datetime) -> list[SnapshotView]:
         if not turn.snapshots:
             message = f"schedule {turn.schedule.name} matches nothing: no snapshot is {turn.schedule.snapshots}"
             self._tell("schedule.empty", turn, None, message, now)
-        for s in turn.snapshots:
-            if self._wants_warm(turn.key(s), s, view.flash, now):
-                self._warm(turn, s, now)
+        return [s for s in turn.snapshots if self._wants_warm(turn.key(s), s, view.flash, now)]
 
     def _wants_warm(self, key: str, s: SnapshotView, flash: frozenset[TierName], now: datetime) -> bool:
         tried = self._tried.get(key)
@@ -109,7 +117,7 @@ class Scheduler:
             is_coming = s.live is not None and s.live.kind is TransferKind.RECALL
             if is_coming or any(s.on(name) for name in flash):
                 return False
-        return now >= tried.at + _AGAIN
+        return not tried.at <= now < tried.at + _AGAIN  # nor wait for a clock that was set back
 
     def _warm(self, turn: Turn, s: SnapshotView, now: datetime) -> None:
         key, name = turn.key(s), turn.schedule.name

@@ -184,6 +184,8 @@ class Daemon:
         view = self._view(now)
         if self.scheduler.tick(view, now):
             view = self._view(now)
+        if self.scheduler.is_behind:
+            self._decide_at = 0.0
         for transfer, why in withdrawn(view, now):
             with suppress(Conflict):  # it ended meanwhile
                 self.catalog.request_cancel(transfer.id, now)

@@ -14,7 +14,7 @@ from itertools import islice
 from cronsim import CronSim
 
 from tierd.decide.charges import restore
-from tierd.decide.naming import matching
+from tierd.decide.naming import Names
 from tierd.model.placement import PlacementState
 from tierd.model.plan import SnapshotView, View
 from tierd.model.schedule import Schedule
@@ -61,8 +61,11 @@ class Turn:
         return self.begins_at <= now <= self.until
 
     def key(self, s: SnapshotView) -> str:
-        """Names the use of one snapshot: announced and held once, however often that is asked for."""
-        return f"{self.schedule.holder}:{self.use_at:%Y-%m-%dT%H:%MZ}:{s.ref}"
+        """Names the use of one snapshot: announced and held once, however often that is asked for.
+
+        By its id: a snapshot that is renamed stays the same, another tree under the same name is none of it.
+        """
+        return f"{self.schedule.holder}:{self.use_at:%Y-%m-%dT%H:%MZ}:{s.snapshot.id}"
 
 
 def occurrences(schedule: Schedule, after: datetime) -> Iterator[datetime]:
@@ -83,9 +86,9 @@ def last_occurrence(schedule: Schedule, now: datetime) -> datetime | None:
     return None
 
 
-def turns(schedule: Schedule, view: View, now: datetime, horizon: timedelta = HORIZON) -> list[Turn]:
+def turns(schedule: Schedule, view: View, names: Names, now: datetime, horizon: timedelta = HORIZON) -> list[Turn]:
     """The use that goes on, if there is one, and the next one within the horizon."""
-    snapshots = tuple(matching(view.snapshots, schedule.snapshots))
+    snapshots = tuple(names.matching(schedule.snapshots))
     missing = tuple(s for s in snapshots if not any(s.on(name) for name in view.flash))
     lead = schedule.lead or _lead(missing, view)
     last = last_occurrence(schedule, now)
@@ -106,7 +109,8 @@ def turns(schedule: Schedule, view: View, now: datetime, horizon: timedelta = HO
 
 def all_turns(schedules: Sequence[Schedule], view: View, now: datetime) -> list[Turn]:
     """Those of all schedules."""
-    return [turn for schedule in schedules for turn in turns(schedule, view, now)]
+    names = Names(view.snapshots) if schedules else Names(())
+    return [turn for schedule in schedules for turn in turns(schedule, view, names, now)]
 
 
 def _lead(missing: Sequence[SnapshotView], view: View) -> timedelta:

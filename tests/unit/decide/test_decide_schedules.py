@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.decide.decide_world import DAY, FLASH, GIB, HDD, HOUR, MINUTE, NOW, VAULT, chain, snapshot, vault, view
-from tierd.decide.naming import latest, matching, named, natural
-from tierd.decide.schedules import last_occurrence, occurrences, turns
+from tierd.decide.naming import Names, natural
+from tierd.decide.schedules import Turn, all_turns, last_occurrence, occurrences
 from tierd.model.dataset import SnapshotRef
+from tierd.model.plan import View
 from tierd.model.schedule import Schedule
 from tierd.model.value import Cost
 
@@ -24,6 +25,10 @@ BERLIN, NEW_YORK, LORD_HOWE = ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_Y
 def schedule(cron: str, zone: ZoneInfo | None = BERLIN, **more: object) -> Schedule:
     values: dict[str, object] = {"name": "s", "snapshots": "ds/*", "use_for": 8 * HOUR}
     return Schedule(cron=cron, time_zone=zone, **values | more)  # type: ignore[arg-type]  # test values
+
+
+def turns(schedule: Schedule, seen: View, now: datetime) -> list[Turn]:
+    return all_turns([schedule], seen, now)
 
 
 def utc(text: str) -> datetime:
@@ -100,28 +105,28 @@ def test_the_latest_is_the_one_found_last_then_the_one_that_sorts_last() -> None
     old, v9, v10 = snapshot("v99", first_seen_at=NOW - 9 * DAY), snapshot("v9"), snapshot("v10")
     v9, v10 = snapshot("v9", first_seen_at=NOW), snapshot("v10", first_seen_at=NOW)
     gone = snapshot("v11", first_seen_at=NOW + DAY, gone_at=NOW + DAY)
-    assert latest([old, v10, v9, gone], "ds") is v10
-    assert latest([old], "other") is None
+    assert Names([old, v10, v9, gone]).latest("ds") is v10
+    assert Names([old]).latest("other") is None
     assert sorted(["v10", "v9", "v1.10", "v1.9"], key=natural) == ["v1.9", "v1.10", "v9", "v10"]
 
 
 def test_a_snapshot_that_is_called_latest_is_meant_before_any_other() -> None:
     newest, own = snapshot("v3", first_seen_at=NOW), snapshot("latest")
     wanted = SnapshotRef("ds", "latest")
-    assert named([newest], wanted) is newest
-    assert named([newest, own], wanted) is own
-    assert named([newest], SnapshotRef("ds", "v9")) is None
-    assert matching([newest, own], "ds/latest") == [own]
+    assert Names([newest]).named(wanted) is newest
+    assert Names([newest, own]).named(wanted) is own
+    assert Names([newest]).named(SnapshotRef("ds", "v9")) is None
+    assert Names([newest, own]).matching("ds/latest") == [own]
 
 
 def test_patterns_mean_what_is_there_now() -> None:
     views = [snapshot("2026-10"), snapshot("2026-9"), snapshot("2025-1"), snapshot("2026-11", gone_at=NOW)]
-    assert [s.ref.name for s in matching(views, "ds/2026-*")] == ["2026-9", "2026-10"]
-    assert [s.ref.name for s in matching(views, "d?/2025-1")] == ["2025-1"]
-    assert matching(views, "other/*") == []
-    assert matching(views, "ds") == []
+    assert [s.ref.name for s in Names(views).matching("ds/2026-*")] == ["2026-9", "2026-10"]
+    assert [s.ref.name for s in Names(views).matching("d?/2025-1")] == ["2025-1"]
+    assert Names(views).matching("other/*") == []
+    assert Names(views).matching("ds") == []
     whole = snapshot("self")
-    assert matching([whole], "ds") == matching([whole], "ds/latest") == [whole]
+    assert Names([whole]).matching("ds") == Names([whole]).matching("ds/latest") == [whole]
 
 
 # -- when warming begins -----------------------------------------------------------------------------------
@@ -175,4 +180,4 @@ def test_each_use_of_a_snapshot_has_a_key_of_its_own() -> None:
     now, following = turns(schedule("0 9 * * *", None), view(a, b), NOW)
     keys = {turn.key(s) for turn in (now, following) for s in (a, b)}
     assert len(keys) == 4
-    assert now.key(a) == "schedule:s:2026-11-20T09:00Z:ds/a"
+    assert now.key(a) == f"schedule:s:2026-11-20T09:00Z:{a.snapshot.id}"

@@ -10,14 +10,13 @@ from itertools import islice
 from fastapi import APIRouter, Response
 
 from tierd.decide.advisor import LOOK_BACK, advise
-from tierd.decide.naming import matching, named
-from tierd.decide.schedules import occurrences, turns
+from tierd.decide.naming import Names
+from tierd.decide.schedules import Turn, occurrences, turns
 from tierd.errors import Conflict, InvalidRequest
 from tierd.model.announced import AnnouncedBy, Announcement, AnnouncementId
 from tierd.model.dataset import Snapshot, SnapshotRef
 from tierd.model.event import Event
 from tierd.model.observation import Span
-from tierd.model.plan import View
 from tierd.model.schedule import LATEST, Schedule
 from tierd.serve import announced as out
 from tierd.serve import asking
@@ -58,14 +57,18 @@ async def withdraw(announcement_id: Id, have: Have, _: Warmer) -> Response:
 def schedules(have: Have, _: Reader) -> out.SchedulesOut:
     """The schedules of the configuration: when each comes next, what it concerns, and what last became of it."""
     view, news, now = have.views.recent(), have.catalog.schedule_events(), have.clock()
-    return out.SchedulesOut(items=[_schedule(s, view, news.get(s.name), now) for s in have.config.schedules])
+    names = Names(view.snapshots)
+    return out.SchedulesOut(
+        items=[_schedule(s, turns(s, view, names, now, _EVER), news.get(s.name), now) for s in have.config.schedules]
+    )
 
 
 @router.get("/v1/advice", responses=responses())
 def advice(have: Have, _: Reader) -> out.AdviceListOut:
     """Uses of the last five weeks that came regularly and that no schedule covers. Nothing is done about them."""
     now, snapshots = have.clock(), have.views.recent().snapshots
-    scheduled = {s.ref for each in have.config.schedules for s in matching(snapshots, each.snapshots)}
+    names = Names(snapshots)
+    scheduled = {s.ref for each in have.config.schedules for s in names.matching(each.snapshots)}
     found = advise(_hours(have, now - LOOK_BACK), have.config.time_zone, now, scheduled=scheduled)
     present = {s.ref for s in snapshots}
     return out.AdviceListOut(
@@ -115,7 +118,7 @@ def _end(begins: datetime, seconds: float) -> datetime:
 
 def _named(have: Parts, ref: SnapshotRef) -> Snapshot:
     have.finder.dataset(ref.dataset)
-    found = named(have.views.current().snapshots, ref) if ref.name == LATEST else None
+    found = Names(have.views.current().snapshots).named(ref) if ref.name == LATEST else None
     return have.catalog.snapshot(ref) if found is None else found.snapshot
 
 
@@ -143,8 +146,7 @@ def _shown(a: Announcement, ref: SnapshotRef) -> out.AnnouncementOut:
     )
 
 
-def _schedule(schedule: Schedule, view: View, news: Event | None, now: datetime) -> out.ScheduleOut:
-    found = turns(schedule, view, now, _EVER)
+def _schedule(schedule: Schedule, found: list[Turn], news: Event | None, now: datetime) -> out.ScheduleOut:
     running = next((t for t in found if t.use_at <= now), None)
     # While a use goes on and something of it is still missing, that is what is warmed now.
     coming = running if running is not None and running.missing else next((t for t in found if t.use_at > now), None)

@@ -23,15 +23,15 @@ from tierd.decide.eligibility import (
 )
 from tierd.decide.planner import Planner
 from tierd.decide.scene import Case, Scene
-from tierd.decide.wording import at
+from tierd.decide.wording import ago, at
 from tierd.decide.worth import worth
 from tierd.errors import NotFound
 from tierd.model.dataset import SnapshotRef
-from tierd.model.placement import Residency
+from tierd.model.placement import PlacementState, Residency
 from tierd.model.plan import Action, Explanation, Finding, Step, View
 from tierd.model.tier import Tier
 from tierd.model.transfer import TransferKind
-from tierd.model.units import format_percent
+from tierd.model.units import format_percent, format_size
 
 _ANYWHERE = (NO_TRANSFER, ON_FLASH, NO_PROBLEM, NOT_HELD)
 """Guards that say something also about a snapshot that is not on flash."""
@@ -100,7 +100,20 @@ def _findings(case: Case, planner: Planner, step: Step | None) -> Iterator[Findi
             yield _destination(case, planner, step)
         yield _pressure(case)
     yield from _chain(case)
+    yield from _copies(case)
     yield from orphans.charged(case)
+
+
+def _copies(case: Case) -> Iterator[Finding]:
+    """Every copy, the fastest tier first, and how long ago it was proven."""
+    for tier in (case.scene.flash, *case.scene.cold):
+        copy = next((p for p in case.s.placements if p.tier == tier.name), None)
+        if copy is None:
+            continue
+        is_sound = copy.state is PlacementState.VERIFIED
+        proof = "the original" if copy.verified_at is None else f"verified {ago(copy.verified_at, case.now)}"
+        detail = f"{format_size(copy.size_bytes)}, {proof if is_sound else copy.state}"
+        yield Finding(rule=f"copy on {tier.name} is good", holds=is_sound, detail=detail)
 
 
 def _chain(case: Case) -> Iterator[Finding]:

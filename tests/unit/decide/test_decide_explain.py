@@ -59,6 +59,7 @@ def test_every_condition_is_shown_with_how_it_stands() -> None:
         ("cold copy verified", False, "no other tier has a verified copy"),
         ("room for a cold copy", True, "a copy fits on hdd"),
         ("flash below its high watermark", True, "flash is 50.0% full, not above its high watermark of 90%"),
+        ("copy on flash is good", True, "100 GiB, verified 2d ago"),
     ]
     assert found(got, "unused long enough to migrate").until == NOW + 11 * DAY
     assert got.next_event == (
@@ -110,6 +111,7 @@ def test_a_migrated_snapshot_waits_for_a_warm() -> None:
         "no problem",
         "not held",
         "cold copy verified",
+        "copy on hdd is good",
     ]
     assert got.next_event == "a warm brings it to flash; nothing else moves it"
 

@@ -142,3 +142,20 @@ def test_what_somebody_waits_for_does_not_make_way(tmp_path: Path) -> None:
         assert not [e for e in world.catalog.events(limit=99) if e.kind == "transfer.interrupted"]
     finally:
         world.close()
+
+
+def test_a_promise_reckons_with_the_rate_of_the_hour(tmp_path: Path) -> None:
+    """Measured at full speed at night; by day nothing comes faster than it may."""
+    slow = TimedRate(window=window("08:00-20:00"), read_rate=20 * MB, write_rate=None)
+    world = World(tmp_path, hdd_rates=(slow,))
+    try:
+        flash, hdd = world.config.tiers
+        for _ in range(5):
+            world.mover.rates.learn((HDD, FLASH), 1000 * MB, 1, 2.0)
+        by_night = world.mover.costs(flash, [hdd])[HDD].seconds(1000 * MB, 1)
+        world.now = world.now.replace(hour=12)
+        by_day = world.mover.costs(flash, [hdd])[HDD].seconds(1000 * MB, 1)
+        assert by_night < 4
+        assert by_day > 200  # two slots share 20 MB/s, and what is written is read back
+    finally:
+        world.close()

@@ -284,7 +284,7 @@ class Daemon:
 
     def costs(self) -> Mapping[TierName, Cost]:
         flash = min(self.config.tiers, key=lambda tier: tier.rank)
-        return self.mover.rates.costs(flash.name, [tier.name for tier in self.config.tiers if tier is not flash])
+        return self.mover.costs(flash, [tier for tier in self.config.tiers if tier is not flash])
 
     def estimate(self, source: TierName, destination: TierName, size_bytes: int, files: int) -> float | None:
         return self.mover.rates.estimate(source, destination, size_bytes, files)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -20,9 +21,10 @@ from tierd.errors import Held, IllegalTransition, Interrupted, NotFound, TierdEr
 from tierd.model.dataset import SnapshotId
 from tierd.model.placement import PlacementState
 from tierd.model.s3 import Counts, total
-from tierd.model.tier import TierName, TierUsage
+from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import Progress, Transfer, TransferId, TransferKind, TransferState
 from tierd.model.units import format_size
+from tierd.model.value import Cost
 from tierd.move.attempt import Attempt, Outcome
 from tierd.move.job import Job, Place
 from tierd.move.messages import Asked
@@ -120,7 +122,7 @@ class Mover:
         with self._lock:
             running = {attempt.job.transfer.id: attempt for attempt in self._running.values()}
         self._yielding &= running.keys()
-        others = [t for t in running if not _is_awaited(running[t].job.transfer) and t not in self._yielding]
+        others = [t for t in running if not _is_awaited(running[t].transfer) and t not in self._yielding]
         if len(self._yielding) < place and not others:
             return False
         self._waiting[wish.id] = "waiting for a copy that makes way"
@@ -137,7 +139,7 @@ class Mover:
             running = list(self._running.values())
         beside = len(running) + 1
         for attempt in running:
-            other, due_at = attempt.job.transfer, attempt.job.transfer.due_at
+            other, due_at = attempt.transfer, attempt.transfer.due_at
             if due_at is None or (transfer.due_at is not None and transfer.due_at <= due_at):
                 continue
             alone_s = self.rates.cost(other.source, other.destination).seconds(other.bytes_total, other.files_total)
@@ -339,6 +341,19 @@ class Mover:
         if waiting is None:
             return None
         return Progress(bytes_done=0, files_done=0, rate_bytes_per_s=None, eta_s=None, step=waiting)
+
+    def costs(self, destination: Tier, sources: Sequence[Tier]) -> Mapping[TierName, Cost]:
+        """Of bringing something to a tier, by where it comes from: as measured, but no faster than is allowed now."""
+        now = self._clock()
+        return {source.name: self._cost(source, destination, now) for source in sources}
+
+    def _cost(self, source: Tier, destination: Tier, now: datetime) -> Cost:
+        cost = self.rates.cost(source.name, destination.name)
+        allowed = self.pacer.allowed(source, destination, now)
+        if allowed is None:
+            return cost
+        # What is written is read back at the same rate.
+        return replace(cost, s_per_byte=max(cost.s_per_byte, 2 / allowed))
 
     def asked(self) -> Mapping[TierName, Mapping[str, Counts]]:
         """Requests that transfers made of each store since the start, by operation."""

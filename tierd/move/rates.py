@@ -7,7 +7,6 @@ that a snapshot of a million small files and one of a few large ones are both fo
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tierd.catalog import Catalog
@@ -100,10 +99,6 @@ class Rates:
             if known is not None:
                 return known
             return max(self._costs.values(), key=lambda cost: cost.s_per_byte, default=ASSUMED)
-
-    def costs(self, destination: TierName, sources: list[TierName]) -> Mapping[TierName, Cost]:
-        """Of bringing something to a tier, by where it comes from."""
-        return {source: self.cost(source, destination) for source in sources}
 
     def estimate(self, source: TierName, destination: TierName, size_bytes: int, files: int) -> float | None:
         """Seconds for a whole transfer; None before the first one of all."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from tests.world import World, digest_tree, is_done
+from tests.world import FLASH, HDD, World, digest_tree, is_done
+from tierd.config import MoverConfig
 from tierd.config.windows import window
-from tierd.model.transfer import TransferKind
+from tierd.decide.planner import PRIORITY_WISH
+from tierd.model.transfer import TransferKind, TransferState
 from tierd.model.windows import TimedRate
 from tierd.move.pace import Pacer
 from tierd.move.pressure import Pressure
@@ -67,5 +70,75 @@ def test_busy_disks_slow_a_running_transfer_and_it_says_so(tmp_path: Path) -> No
             world.mover.tick()
         wait_until(lambda: not world.mover.running, "it ends")
         assert is_done(world.catalog.transfer(transfer.id))
+    finally:
+        world.close()
+
+
+def test_a_copy_makes_way_for_a_warm_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    """One worker is busy with a copy that takes minutes; who waits for a recall does not wait for that."""
+    settings = MoverConfig(workers=1, backoff_s=0.0, release_wait_s=0.5, nice=0, busy_io=None)
+    world = World(tmp_path, mover=settings, hdd_rate=3 * MB)
+    try:
+        wanted = world.make("wanted", size=2000)
+        assert is_done(world.release(wanted))
+        slow = world.make("slow", files=300, size=200_000)
+        before = digest_tree(slow.path)
+        copy = world.order(slow, TransferKind.MIGRATE)
+        world.mover.tick()
+        wait_until(lambda: world.mover.progress(copy.id).bytes_done > MB, "it copies")  # type: ignore[union-attr]
+        recall, _ = world.catalog.enqueue(
+            snapshot_id=wanted.id, kind=TransferKind.RECALL, source=HDD, destination=FLASH, priority=PRIORITY_WISH,
+            reason="test", requested_by="alice", bytes_total=1, files_total=1, now=world.now,
+        )  # fmt: skip
+        began = time.monotonic()
+
+        def is_there() -> bool:
+            world.mover.tick()
+            return not world.catalog.transfer(recall.id).is_live
+
+        wait_until(is_there, "it is recalled")
+        assert time.monotonic() - began < 15
+        stopped = world.catalog.transfer(copy.id)
+        assert (stopped.state, stopped.attempt, stopped.error) == (TransferState.COPYING, 1, None)
+        world.config = replace(world.config, tiers=tuple(replace(t, write_rate=None) for t in world.config.tiers))
+        world.restart()  # without the limit
+
+        def is_copied() -> bool:
+            world.mover.tick()
+            return not world.catalog.transfer(copy.id).is_live
+
+        wait_until(is_copied, "it goes on")
+        assert digest_tree(slow.path) == before == digest_tree(world.roots[HDD] / "ds" / "slow")
+        assert world.litter() == []
+    finally:
+        world.close()
+
+
+def test_what_somebody_waits_for_does_not_make_way(tmp_path: Path) -> None:
+    settings = MoverConfig(workers=1, backoff_s=0.0, release_wait_s=0.5, nice=0, busy_io=None)
+    world = World(tmp_path, mover=settings, hdd_rate=3 * MB)
+    try:
+        wanted = world.make("wanted", size=2000)
+        assert is_done(world.release(wanted))
+        slow = world.make("slow", files=100, size=200_000)
+        values = {"reason": "test", "requested_by": "alice", "bytes_total": 1, "files_total": 1, "now": world.now}
+        copy, _ = world.catalog.enqueue(
+            snapshot_id=slow.id, kind=TransferKind.MIGRATE, source=FLASH, destination=HDD, priority=PRIORITY_WISH,
+            **values,  # type: ignore[arg-type]
+        )  # fmt: skip
+        world.mover.tick()
+        wait_until(lambda: world.mover.progress(copy.id).bytes_done > MB, "it copies")  # type: ignore[union-attr]
+        world.catalog.enqueue(
+            snapshot_id=wanted.id, kind=TransferKind.RECALL, source=HDD, destination=FLASH, priority=PRIORITY_WISH,
+            **values,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+        def is_over() -> bool:
+            world.mover.tick()
+            return not world.catalog.transfer(copy.id).is_live
+
+        wait_until(is_over, "the copy ends")
+        assert is_done(world.catalog.transfer(copy.id))
+        assert not [e for e in world.catalog.events(limit=99) if e.kind == "transfer.interrupted"]
     finally:
         world.close()

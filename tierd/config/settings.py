@@ -96,7 +96,7 @@ class Config:
     Attributes:
         view: where snapshots that are only on an S3 tier would appear; need not exist.
         decide_interval_s: seconds between runs of the planner.
-        time_zone: in whose clock time windows are written.
+        time_zone: in whose clock time windows and schedules are written.
     """
 
     tiers: tuple[Tier, ...]

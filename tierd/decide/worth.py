@@ -9,7 +9,7 @@ from tierd.decide.charges import money
 from tierd.decide.policies import Standing, use_rate
 from tierd.decide.scene import Case
 from tierd.decide.value import Price, next_use
-from tierd.decide.wording import ago, at
+from tierd.decide.wording import ago, at, counted
 from tierd.model.dataset import WEIGHT_DECAY
 from tierd.model.plan import Term, Worth
 from tierd.model.units import format_duration, format_rate, format_size
@@ -62,7 +62,8 @@ def _price(case: Case, price: Price) -> str:
     snapshot = case.s.snapshot
     if price.source is None:
         return "there is no colder tier; assumed a hard disk"
-    known = f"measured, {price.samples} transfers" if price.samples else "assumed, nothing was measured yet"
+    measured = f"measured, {counted(price.samples, 'transfer')}"
+    known = measured if price.samples else "assumed, nothing was measured yet"
     rate = f", {format_rate(snapshot.size_bytes / price.copy_s)}" if snapshot.size_bytes else ""
     text = f"{format_duration(price.copy_s)} from {price.source} ({known}{rate})"
     if price.restore_s:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from tierd.catalog import Catalog
 from tierd.config import Config
+from tierd.decide.planner import PRIORITY_ROOM
 from tierd.errors import Held, IllegalTransition, Interrupted, NotFound, TierdError
 from tierd.model.dataset import SnapshotId
 from tierd.model.placement import PlacementState
@@ -78,6 +79,7 @@ class Mover:
         self._crashed: dict[TransferId, tuple[int, datetime]] = {}
         self._quiet: list[tuple[datetime, SnapshotId]] = []
         self._is_stopping = False
+        self._yielding: set[TransferId] = set()
         self._asked: dict[TierName, dict[str, Counts]] = {}
         self.rates = Rates(catalog)
         self.pacer = pacer or Pacer(config.mover.workers, config.mover.busy_io)
@@ -96,14 +98,38 @@ class Mover:
             paced = list(self._running.values())
         self.pacer.adjust(paced, now)
         self._waiting.clear()
-        if free <= 0:
-            return
-        usage = self._usage()
-        for transfer in self._catalog.claimable(now, free + len(running) + 64):
-            if free <= 0:
+        usage, wishes = self._usage(), 0
+        for transfer in self._catalog.claimable(now, max(free, 0) + len(running) + 64):
+            if transfer.id in running:
+                continue
+            if free <= 0 and not (transfer.kind is TransferKind.RECALL and _is_awaited(transfer)):
                 break
-            if transfer.id not in running and self._may_start(transfer, usage, now):
+            if not self._may_start(transfer, usage, now):
+                continue
+            if free > 0:
                 free -= self._start(transfer)
+            elif not self._make_way(transfer, wishes := wishes + 1):
+                break
+
+    def _make_way(self, wish: Transfer, place: int) -> bool:
+        """Stop a copy that nobody waits for: it goes on later, where it was. False where there is none to stop.
+
+        Args:
+            place: of this wish among those that wait for a worker, from 1.
+        """
+        with self._lock:
+            running = {attempt.job.transfer.id: attempt for attempt in self._running.values()}
+        self._yielding &= running.keys()
+        others = [t for t in running if not _is_awaited(running[t].job.transfer) and t not in self._yielding]
+        if len(self._yielding) < place and not others:
+            return False
+        self._waiting[wish.id] = "waiting for a copy that makes way"
+        if len(self._yielding) < place:
+            last = max(others)
+            self._yielding.add(last)
+            log.info("transfer %s makes way for transfer %s", last, wish.id)
+            running[last].ask_to_stop()
+        return True
 
     def _endangers(self, transfer: Transfer, now: datetime) -> Transfer | None:
         """A running recall with a deadline that would be missed if this one, due later or never, ran beside it."""
@@ -135,12 +161,12 @@ class Mover:
             there = usage[transfer.destination]
             spare = min(_SPARE_BYTES, there.capacity_bytes // 100)
             missing = transfer.bytes_total + spare - there.free_bytes
+            if missing > 0:
+                self._waiting[transfer.id] = f"waiting for {format_size(missing)} more on {transfer.destination}"
+                return False
             endangered = self._endangers(transfer, now)
             if endangered is not None:
                 self._waiting[transfer.id] = f"waiting: transfer {endangered.id} has to be in time"
-                return False
-            if missing > 0:
-                self._waiting[transfer.id] = f"waiting for {format_size(missing)} more on {transfer.destination}"
                 return False
         return True
 
@@ -340,6 +366,11 @@ class Mover:
         for attempt in attempts:
             attempt.kill()
             attempt.join(1.0)
+
+
+def _is_awaited(transfer: Transfer) -> bool:
+    """Whether somebody waits for it, or for the room that it makes."""
+    return transfer.priority >= PRIORITY_ROOM or transfer.due_at is not None
 
 
 def _sum(several: Sequence[Asked]) -> dict[TierName, dict[str, Counts]]:

@@ -232,8 +232,9 @@ def queued(seen: View, steps: Iterable[Step]) -> View:
 def _with_transfer(s: SnapshotView, step: Step | None) -> SnapshotView:
     if step is None:
         return s
+    kinds = {Action.REMOVE: TransferKind.REMOVE, Action.WARM: TransferKind.RECALL}
     live = transfer(
-        TransferKind.REMOVE if step.action is Action.REMOVE else TransferKind.MIGRATE,
+        kinds.get(step.action, TransferKind.MIGRATE),
         release=step.action is Action.RELEASE,
         source=step.source,
         destination=step.destination,
@@ -261,6 +262,9 @@ def done(seen: View, steps: Iterable[Step]) -> View:
                 placements = [p for p in placements if p.tier != step.source]
                 used[step.source][0] -= s.snapshot.disk_bytes
                 used[step.source][1] -= s.snapshot.entries
+                s = replace(s, released_at=NOW if step.source == FLASH else s.released_at)
+            if step.action is Action.WARM:
+                s = replace(s, snapshot=replace(s.snapshot, warmed_at=NOW))
             if step.action is Action.REMOVE:
                 placements = [p for p in placements if p.tier != step.source]
             s = replace(s, placements=tuple(placements))

@@ -31,9 +31,12 @@ from tests.unit.decide.decide_world import (
     view,
 )
 from tierd.decide import admit, explain, plan
+from tierd.model.announced import AnnouncedBy, Announcement, AnnouncementId
+from tierd.model.dataset import decayed
 from tierd.model.plan import Action, SnapshotView, View, WarmAnswer
 from tierd.model.policy import Policy
 from tierd.model.transfer import TransferKind, TransferState
+from tierd.model.value import Judgement, PolicyName
 
 S = TransferState
 _unhurried = settings(deadline=None)
@@ -64,18 +67,45 @@ def snapshots(draw: st.DrawFn, number: int) -> SnapshotView:
         warmed_at=draw(st.sampled_from([None, None, NOW - DAY, NOW - HOUR])),
         problem=draw(st.sampled_from([None, None, None, "odd"])),
         entries=draw(st.integers(1, 50)),
+        weight=draw(st.sampled_from([0.0, 1.0, 2.5, 9.0])),
+        weight_at=NOW - draw(st.sampled_from([timedelta(0), DAY, 40 * DAY])),
+        read_at=draw(st.sampled_from([None, NOW - HOUR, NOW - 5 * DAY])),
+        episodes=draw(st.integers(0, 9)),
     )
+
+
+def announced(s: SnapshotView, ahead: timedelta | None) -> SnapshotView:
+    if ahead is None:
+        return s
+    use = Announcement(
+        id=AnnouncementId(1),
+        snapshot_id=s.snapshot.id,
+        source=AnnouncedBy.CALLER,
+        holder="alice",
+        use_at=NOW + ahead,
+        until=NOW + ahead + HOUR,
+    )
+    return replace(s, announcements=(use,))
+
+
+judgements = st.builds(
+    Judgement,
+    policy=st.sampled_from(list(PolicyName)),
+    promote=st.booleans(),
+    daily_writes=st.sampled_from([None, 100 * GIB]),
+)
 
 
 @st.composite
 def views(draw: st.DrawFn) -> View:
-    found = [draw(snapshots(number)) for number in range(1, draw(st.integers(0, 9)) + 1)]
+    ahead = st.sampled_from([None, None, None, -DAY, HOUR, 10 * DAY])
+    found = [announced(draw(snapshots(number)), draw(ahead)) for number in range(1, draw(st.integers(0, 9)) + 1)]
     flash = usage(FLASH, draw(st.integers(0, 1000)), 1000, capacity_inodes=1000, used_inodes=draw(st.integers(0, 1000)))
     hdd = draw(
         st.sampled_from([usage(HDD, 0, 10_000), usage(HDD, 9300, 10_000), usage(HDD, 9600, 10_000), offline(HDD)])
     )
     archive = draw(st.sampled_from([usage(ARCHIVE, 0, 100_000), offline(ARCHIVE)]))
-    return view(*found, flash=flash, hdd=hdd, archive=archive)
+    return replace(view(*found, flash=flash, hdd=hdd, archive=archive), judgement=draw(judgements))
 
 
 def must_stay(s: SnapshotView) -> bool:
@@ -243,3 +273,82 @@ def test_what_admission_grants_needs_nothing_more_from_the_planner(seen: View) -
         asked = tuple(replace(o, live=live) if o.ref == s.ref else o for o in seen.snapshots)
         after = queued(replace(seen, snapshots=asked), got.releases)
         assert not [step for step in plan(after, NOW).steps if step.source == FLASH]
+
+
+@_unhurried
+@given(views())
+def test_promotion_fits_below_the_low_watermark_and_pushes_out_nothing_that_must_stay(seen: View) -> None:
+    made = plan(seen, NOW)
+    coming = [step for step in made.steps if step.action is Action.WARM]
+    assert not coming or seen.judgement.promote
+    flash = seen.flash_tier
+    if coming:
+        after = done(seen, made.steps).usage[FLASH]
+        assert after.used_bytes <= flash.low * after.capacity_bytes
+        assert after.used_inodes <= flash.low * after.capacity_inodes
+    budget = seen.judgement.daily_writes
+    assert budget is None or sum(step.copies_bytes for step in coming) <= budget
+
+
+@_unhurried
+@given(views(), st.integers(0, 300))
+def test_more_pressure_never_keeps_what_less_releases(seen: View, more: int) -> None:
+    """Under the same rules, a fuller flash releases at least the same, where only pressure releases."""
+    calm = tuple(
+        replace(
+            s,
+            live=None,
+            dataset=replace(s.dataset, policy=replace(s.dataset.policy, migrate_after=None, release_after=None)),
+        )
+        for s in seen.snapshots
+    )
+    here = seen.usage[FLASH]
+    fuller = min(here.capacity_bytes, here.used_bytes + more * GIB)
+    full = replace(here, used_bytes=fuller, free_bytes=here.capacity_bytes - fuller)
+    seen = replace(seen, snapshots=calm, judgement=replace(seen.judgement, promote=False))
+    less, most = (
+        {step.ref for step in plan(replace(seen, usage={**seen.usage, FLASH: u}), NOW).steps if step.source == FLASH}
+        for u in (here, full)
+    )
+    assert less <= most
+
+
+def test_a_demand_larger_than_flash_comes_to_rest() -> None:
+    """Ten snapshots are read in turn, for weeks; flash holds six. What is there stays, instead of all moving for ever.
+
+    Whatever may be promoted is; each reading is a use, wherever the bytes are.
+    """
+    moved_by_week: list[int] = []
+    found = [
+        snapshot(f"v{n}", on=(HDD,), number=n + 1, gib=130, policy=Policy(migrate_after=None, release_after=None))
+        for n in range(10)
+    ]
+    now = NOW
+    moved = 0
+    for step_number in range(6 * 7 * 24):
+        now = NOW + step_number * HOUR
+        turn = found[step_number % 10]
+        snap = turn.snapshot
+        weight = decayed(snap.weight, snap.weight_at, now) + (1.0 if step_number % 10 == snap.id - 1 else 0.0)
+        found[step_number % 10] = replace(
+            turn, snapshot=replace(snap, weight=weight, weight_at=now, accessed_at=now, read_at=now)
+        )
+        here = sum(130 for s in found if s.on(FLASH))
+        seen = replace(view(*found, flash=usage(FLASH, here, 1000)), judgement=Judgement(promote=True))
+        made = plan(seen, now)
+        for step in made.steps:
+            assert step.action in (Action.WARM, Action.RELEASE)
+            moved += step.copies_bytes
+        after = done(seen, made.steps)
+        found = [
+            replace(
+                s, snapshot=replace(s.snapshot, warmed_at=now if s.snapshot.warmed_at == NOW else s.snapshot.warmed_at)
+            )
+            for s in after.snapshots
+        ]
+        if step_number % (7 * 24) == 7 * 24 - 1:
+            moved_by_week.append(moved // GIB)
+            moved = 0
+    assert moved_by_week[0] >= 6 * 130
+    assert moved_by_week[-3:] == [0, 0, 0]
+    assert sum(1 for s in found if s.on(FLASH)) == 6

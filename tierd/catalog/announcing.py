@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -18,7 +18,7 @@ from tierd.model.dataset import SnapshotId
 from tierd.model.event import Detail, Event
 
 HORIZON = timedelta(days=3660)
-"""What is announced for later than this is a slip of the pen."""
+"""What is announced for later than this, or began longer ago, is a slip of the pen."""
 
 _OPEN = announcement.c.ended_at.is_(None)
 _SAID = ("source", "holder", "use_at", "until", "confidence", "note")
@@ -133,20 +133,20 @@ class Announcing(Session):
 def _check(use_at: datetime, until: datetime, confidence: float, now: datetime) -> None:
     if not 0 < confidence <= 1:
         raise InvalidRequest(f"a confidence of {confidence:g} is no share", hint="Write above 0 and up to 1, like 0.8.")
+    if any(abs(at - now) > HORIZON for at in (use_at, until)):
+        raise InvalidRequest(
+            f"from {use_at.isoformat()} until {until.isoformat()} is more than ten years away",
+            hint="Announce a use when it is nearer.",
+        )
     if until < use_at:
         raise InvalidRequest(
-            f"the use would end ({until.isoformat()}) before it begins ({use_at.isoformat()})",
+            f"the use would end ({_at(until)}) before it begins ({_at(use_at)})",
             hint="Give an end that is not before the beginning, or a duration.",
         )
     if until < now:
         raise InvalidRequest(
-            f"the use would be over since {until.isoformat()}",
-            hint=f"Announce what is still to come; it is {now.isoformat()} here.",
-        )
-    if until > now + HORIZON or use_at < now - HORIZON:
-        raise InvalidRequest(
-            f"from {use_at.isoformat()} until {until.isoformat()} is more than ten years away",
-            hint="Announce a use when it is nearer.",
+            f"the use would be over since {_at(until)}",
+            hint=f"Announce what is still to come; it is {_at(now)} here.",
         )
 
 
@@ -183,5 +183,10 @@ def _noted(conn: Connection, announcement_id: AnnouncementId, kind: str, now: da
         "until": a.until.isoformat(),
         "confidence": a.confidence,
     }
-    events.append_about(conn, snapshot_by_id(conn, a.snapshot_id), kind, now=now, message=a.note or "", detail=detail)
+    message = f"{a.holder} reads it from {_at(a.use_at)} to {_at(a.until)}" + (f": {a.note}" if a.note else "")
+    events.append_about(conn, snapshot_by_id(conn, a.snapshot_id), kind, now=now, message=message, detail=detail)
     return a
+
+
+def _at(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

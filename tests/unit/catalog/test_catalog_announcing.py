@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -80,6 +80,8 @@ def test_a_withdrawn_announcement_is_gone_at_once(world: World) -> None:
         ({"until": NOW + HOUR / 2}, "before it begins"),
         ({"use_at": NOW - 2 * HOUR, "until": NOW - HOUR}, "over since"),
         ({"until": NOW + timedelta(days=4000)}, "ten years"),
+        ({"until": datetime.min.replace(tzinfo=timezone(timedelta(hours=14)))}, "ten years"),
+        ({"use_at": datetime.max.replace(tzinfo=timezone(-timedelta(hours=12)))}, "ten years"),
     ],
 )
 def test_what_makes_no_sense_is_refused(world: World, more: dict[str, object], what: str) -> None:

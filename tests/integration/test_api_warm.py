@@ -205,11 +205,15 @@ def test_a_promise_is_not_broken_by_a_later_wish(world: ApiWorld, client: httpx.
 
 def test_who_joins_with_an_earlier_time_moves_the_deadline(world: ApiWorld, client: httpx.Client) -> None:
     world.add_migrated("v1", size=30 * GB)
-    ok(client.post(WARM))
-    first = ok(client.post(WARM, json={"by": "2026-03-01T12:10:00Z"}))["transfer"]
-    assert first["due_at"] == "2026-03-01T12:10:00Z"
-    assert ok(client.post(WARM, json={"by": "2026-03-01T12:05:00Z"}))["transfer"]["due_at"] == "2026-03-01T12:05:00Z"
-    assert ok(client.post(WARM, json={"by": "2026-03-01T12:10:00Z"}))["transfer"]["due_at"] == "2026-03-01T12:05:00Z"
+    asked = ok(client.post(WARM))["transfer"]
+    for by, due in (("12:10", "12:10"), ("12:05", "12:05"), ("12:10", "12:05")):
+        found = ok(client.post(WARM, json={"by": f"2026-03-01T{by}:00Z"}))["transfer"]
+        assert (found["id"], found["due_at"]) == (asked["id"], f"2026-03-01T{due}:00Z")
+    (live,) = world.catalog.transfers()
+    assert not live.cancel_requested
+    too_soon = client.post(WARM, json={"by": "2026-03-01T12:00:10Z"})
+    assert too_soon.status_code == 409
+    assert [t.id for t in world.catalog.transfers(live_only=True)] == [asked["id"]]  # it goes on as promised
 
 
 def test_the_earliest_deadline_is_carried_out_first(world: ApiWorld, client: httpx.Client) -> None:

@@ -126,8 +126,9 @@ class Warming:
         """The answer when nothing new has to be decided: it is there, on its way up, or on its way down."""
         s = self._finder.find(wish.ref)
         live = s.live
-        is_promised = wish.by is None or (live is not None and live.due_at is not None and live.due_at <= wish.by)
-        if live is not None and live.kind is TransferKind.RECALL and not live.cancel_requested and is_promised:
+        if live is not None and live.kind is TransferKind.RECALL and not live.cancel_requested:
+            if wish.by is not None and (live.due_at is None or live.due_at > wish.by):
+                return None  # whether it can be there by then has to be decided
             # Not ready even where the copy is there already: the path may not lead to it yet.
             return Warmed(snapshot=s.snapshot, reason=live.reason, lease=lease, transfer=live)
         if self._finder.on_flash(s) is not None and is_steady(s):

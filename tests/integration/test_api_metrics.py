@@ -88,14 +88,14 @@ def test_requests_are_counted_by_route_not_by_what_was_asked_for(world: ApiWorld
             client.get(f"/v1/snapshots/imagenet/x{n}")
             client.get(f"/nowhere/{n}")
         client.request("BREW", "/v1/status")
-        client.get(f"/v1/transfers/{transfer.id}", params={"wait_s": 0.4})
+        client.get(f"/v1/transfers/{transfer.id}", params={"wait_s": 2.0})
         found = scrape(client)
         route = {"method": "GET", "route": "/v1/snapshots/{dataset}/{snapshot}", "status": "404"}
         assert found["tierd_api_requests_total", frozenset(route.items())] == 20
         unmatched = {"method": "GET", "route": "unmatched", "status": "404"}
         assert found["tierd_api_requests_total", frozenset(unmatched.items())] == 20
         waiting = frozenset({"method": "GET", "route": "/v1/transfers/{transfer_id}"}.items())
-        assert found["tierd_api_request_duration_seconds_sum", waiting] < 0.3
+        assert found["tierd_api_request_duration_seconds_sum", waiting] < 1.5
 
 
 def test_a_thousand_datasets_do_not_make_thousands_of_series(world: ApiWorld) -> None:

@@ -14,6 +14,7 @@ from tierd import __version__
 from tierd.cli.announcing import announce, announcements, schedules
 from tierd.cli.auditing import audit
 from tierd.cli.demo import demo
+from tierd.cli.doctor import doctor
 from tierd.cli.fetching import fetch
 from tierd.cli.holding import lease, pin, unpin
 from tierd.cli.looking import ls, status
@@ -38,7 +39,7 @@ _VERBS = (
     ("Announced", (announce, announcements, schedules)),
     ("Moving", (migrate, release, transfers, cancel, pause, resume, phase)),
     ("Care", (audit, rebuild)),
-    ("Daemon", (run, check_config, demo)),
+    ("Daemon", (run, check_config, doctor, demo)),
 )
 
 _EPILOG = """\b

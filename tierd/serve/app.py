@@ -88,7 +88,7 @@ def create_app(*, config: Config, catalog: Catalog, ports: Ports, clock: Clock =
 def _parts(config: Config, catalog: Catalog, ports: Ports, clock: Clock) -> Parts:
     views = Views(config, catalog, ports, clock)
     look, finder = Look(views, ports, clock), Finder(config, catalog, clock)
-    sessions = Sessions(catalog.path.with_name("page.key"))
+    sessions = Sessions(catalog.path.with_name("page.key"), clock)
     metrics = registry(catalog, ports, views, clock)
     trends = Trends(ports, clock)
     page = Page(catalog, views, look, clock, trends)

@@ -11,8 +11,10 @@ import hashlib
 import hmac
 import os
 import secrets
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
+
+from tierd.serve.ports import Clock
 
 COOKIE = "tierd_session"
 LASTS = timedelta(hours=12)
@@ -26,21 +28,21 @@ class Sessions:
         key_file: made when it is not there; where it cannot be, sessions end with the daemon.
     """
 
-    def __init__(self, key_file: Path) -> None:
-        self._key = _key(key_file)
+    def __init__(self, key_file: Path, clock: Clock) -> None:
+        self._key, self._clock = _key(key_file), clock
 
-    def cookie(self, token_digest: str, now: datetime) -> str:
+    def cookie(self, token_digest: str) -> str:
         """A cookie for whoever showed the token of this digest."""
-        content = f"{token_digest}.{int((now + LASTS).timestamp())}"
+        content = f"{token_digest}.{int((self._clock() + LASTS).timestamp())}"
         return f"{content}.{self._sign('session', content)}"
 
-    def token_digest(self, cookie: str, now: datetime) -> str | None:
+    def token_digest(self, cookie: str) -> str | None:
         """The digest that a cookie was made for; None if it is not ours, or is over."""
         content, _, signature = cookie.rpartition(".")
         digest, _, ends = content.partition(".")
         if not hmac.compare_digest(signature.encode(), self._sign("session", content).encode()):
             return None
-        return digest if now.timestamp() < int(ends) else None
+        return digest if self._clock().timestamp() < int(ends) else None
 
     def form_token(self, subject: str) -> str:
         """What a form of our page carries; other pages cannot know it."""

@@ -156,7 +156,7 @@ async def sign_in(request: Request, have: Have, form: Form) -> Response:
     """Sign in: the cookie stands for the token."""
     digest = await run_in_threadpool(have.gate.sign_in, form.get("token", "").strip())
     response, is_tls = _see("/"), request.url.scheme == "https"
-    cookie = have.sessions.cookie(digest, have.clock())
+    cookie = have.sessions.cookie(digest)
     lasts = int(LASTS.total_seconds())
     response.set_cookie(COOKIE, cookie, max_age=lasts, httponly=True, samesite="strict", secure=is_tls)
     return response

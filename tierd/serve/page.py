@@ -68,7 +68,7 @@ class Page:
         self._listeners, self._moves = 0, True
         self._catalog, self._views, self._look, self._clock = catalog, views, look, clock
         self._lock = threading.Lock()
-        self._last: tuple[datetime, str] | None = None
+        self._last: tuple[datetime, tuple[str, str]] | None = None
         self._templates = Environment(
             loader=PackageLoader("tierd.serve"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
@@ -82,7 +82,9 @@ class Page:
 
     def whole(self, query: Query, caller: Caller) -> str:
         """The overview with its present content."""
-        body = self.render("overview.html", content=self.content(), table=self.table(query), query=query)
+        body = self.render(
+            "overview.html", content=self.content(), rest=self.rest(), table=self.table(query), query=query
+        )
         return self.shell("", body, caller)
 
     def shell(self, title: str, body: str, caller: Caller | None = None) -> str:
@@ -142,7 +144,14 @@ class Page:
             self._listeners -= 1
 
     def content(self) -> str:
-        """The part that changes."""
+        """The tiers and what moves."""
+        return self._parts()[0]
+
+    def rest(self) -> str:
+        """What comes next, what is held, what happened."""
+        return self._parts()[1]
+
+    def _parts(self) -> tuple[str, str]:
         with self._lock:
             now = self._clock()
             if self._last is None or not timedelta(0) <= now - self._last[0] < SHOWN:
@@ -153,27 +162,33 @@ class Page:
         """A file that the page refers to; only those listed here exist, whatever the name looks like."""
         return self._files.get(name)
 
-    def _render(self, now: datetime) -> str:
+    def _render(self, now: datetime) -> tuple[str, str]:
         view, plan, look = self._views.recent(), self._views.plan(), self._look
         holds = sorted(
             ((h, s.ref) for s in view.snapshots for h in s.holds if h.is_active(now)), key=lambda held: held[0].id
         )
         live = live_transfers(view)
         self._moves = bool(live)
-        return self._templates.get_template("content.html").render(
+        top = self.render(
+            "content.html",
             now=now,
             tiers=look.tiers(view),
-            trends=self._trends.pictures(view, now),
             forecast=self._trends.forecast(view, now),
             transfers=[look.transfer(t) for t in live],
+            notes=plan.notes,
+            is_paused=self._catalog.all_paused,
+        )
+        rest = self.render(
+            "rest.html",
+            now=now,
+            trends=self._trends.pictures(view, now),
             leases=[look.hold(h, ref) for h, ref in holds[:_MAX_LEASES]],
             leases_total=len(holds),
             steps=look.plan(plan).steps[:_MAX_STEPS],
             steps_total=len(plan.steps),
-            notes=plan.notes,
             events=[look.event(e) for e in self._catalog.events(limit=_MAX_EVENTS, newest_first=True)],
-            is_paused=self._catalog.all_paused,
         )
+        return top, rest
 
 
 def _load(name: str) -> StaticFile:

@@ -85,8 +85,14 @@ def page(request: Request, have: Have, caller: Reader) -> HTMLResponse:
 
 @router.get("/page")
 def content(have: Have, _: Reader) -> HTMLResponse:
-    """The part of the page that changes; the page asks for it again and again."""
+    """The tiers and what moves; the page asks for it when something changed."""
     return HTMLResponse(have.page.content(), headers=_HEADERS)
+
+
+@router.get("/page/rest")
+def rest(have: Have, _: Reader) -> HTMLResponse:
+    """What comes next, what is held, and what happened."""
+    return HTMLResponse(have.page.rest(), headers=_HEADERS)
 
 
 @router.get("/page/snapshots")

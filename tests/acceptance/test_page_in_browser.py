@@ -145,7 +145,12 @@ def test_everybody_can_use_it(daemon: DaemonProcess, page: Any, scheme: str, wid
     daemon.wait_until(lambda: daemon.post("/v1/snapshots/ds/v2/pin", check=False).status_code == 200, "found")
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
-    for path, name in (("/", "overview"), ("/snapshots/ds/v2", "snapshot"), ("/snapshots/ds/v2/unpin", "confirm")):
+    for path, name in (
+        ("/", "overview"),
+        ("/snapshots/ds/v2", "snapshot"),
+        ("/snapshots/ds/v2/unpin", "confirm"),
+        ("/docs", "docs"),
+    ):
         page.goto(path)
         assert accessibility_faults(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width

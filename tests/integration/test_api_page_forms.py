@@ -200,3 +200,11 @@ def test_so_many_may_listen_and_no_more_and_all_are_let_go_at_the_stop(world: Ap
         assert "imagenet/v1" in client.get("/").text
         assert time.monotonic() - began < 2
         assert server.stop()
+
+
+def test_the_api_is_described_without_any_network(client: httpx.Client) -> None:
+    described = client.get("/docs")
+    assert described.status_code == 200
+    assert "/v1/snapshots/{dataset}/{snapshot}/warm" in described.text
+    assert "http://" not in described.text
+    assert "https://" not in described.text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import threading
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from tierd import __version__
 from tierd.catalog import Catalog
 from tierd.errors import TierdError
 from tierd.model.placement import Residency
+from tierd.model.plan import Plan, View
 from tierd.model.units import format_duration, format_rate, format_size
 from tierd.serve.auth import Caller
 from tierd.serve.look import Look, live_transfers
@@ -33,12 +35,15 @@ from tierd.serve.trends import Trends
 from tierd.serve.views import Views
 from tierd.serve.watch import Watch
 
+log = logging.getLogger(__name__)
+
 SHOWN = timedelta(seconds=1)
 """How old the page may be: however many look at it, it is rendered once in this time."""
 
 LISTENERS = 200
 """Browsers that may listen for changes at the same time."""
 _HEARTBEAT_S, _BETWEEN_S, _RETRY_MS = 15.0, 1.0, 2000
+_MANY = 2000
 _MAX_STEPS, _MAX_EVENTS, _MAX_LEASES = 30, 25, 100
 _TYPES: Mapping[str, str] = MappingProxyType(
     {"tierd.css": "text/css", "tierd.js": "text/javascript", "tierd.svg": "image/svg+xml"}
@@ -66,6 +71,9 @@ class Page:
     def __init__(self, catalog: Catalog, views: Views, look: Look, clock: Clock, trends: Trends) -> None:
         self._trends = trends
         self._listeners, self._moves = 0, True
+        self._known_plan: Plan | None = None
+        self._known_view: View | None = None
+        self._thinking = threading.Lock()
         self._catalog, self._views, self._look, self._clock = catalog, views, look, clock
         self._lock = threading.Lock()
         self._last: tuple[datetime, tuple[str, str]] | None = None
@@ -99,9 +107,14 @@ class Page:
         """Where a browser shows its token."""
         return self.shell("sign in", self.render("problem.html", error=None, signs_in=True))
 
+    def docs(self, schema: Mapping[str, Any]) -> str:
+        """The API's description, for people."""
+        return self.shell("API", self.render("docs.html", schema=schema))
+
     def table(self, query: Query) -> str:
-        """One page of the table of snapshots."""
-        view, now, plan = self._views.recent(), self._clock(), self._views.plan()
+        """One page of the table of snapshots. Of very many snapshots it may be a few seconds old."""
+        now, plan = self._clock(), self._plan()
+        view = self._known_view if self._known_view is not None and _is_many(plan) else self._views.recent()
         found, next_steps = find(view, query), {s.ref: s for s in plan.steps}
         return self.render(
             "snapshots.html",
@@ -137,9 +150,9 @@ class Page:
                     waiter.rest()
                     yield "event: change\ndata: \n\n"
                     await asyncio.sleep(_BETWEEN_S)
-                    # What moves has progress of which there are no events.
-                    while not self._moves and not watch.is_closed and not await waiter.wait(_HEARTBEAT_S):
-                        yield ": still here\n\n"
+                    # What moves has progress of which there are no events; ages on the page go on by themselves.
+                    if not self._moves:
+                        await waiter.wait(_HEARTBEAT_S)
         finally:
             self._listeners -= 1
 
@@ -162,8 +175,25 @@ class Page:
         """A file that the page refers to; only those listed here exist, whatever the name looks like."""
         return self._files.get(name)
 
+    def _plan(self) -> Plan:
+        """What the planner would do; of very many snapshots what it last would have, while it is thought over again."""
+        known = self._known_plan
+        if known is None or not _is_many(known):
+            known = self._known_plan = self._views.plan()
+        elif self._thinking.acquire(blocking=False):
+            threading.Thread(target=self._think, name="tierd-page-plan", daemon=True).start()
+        return known
+
+    def _think(self) -> None:
+        try:
+            self._known_view, self._known_plan = self._views.recent(), self._views.plan()
+        except TierdError as e:
+            log.warning("cannot plan for the page: %s", e, extra={"action": "page_plan_failed"})
+        finally:
+            self._thinking.release()
+
     def _render(self, now: datetime) -> tuple[str, str]:
-        view, plan, look = self._views.recent(), self._views.plan(), self._look
+        view, plan, look = self._views.recent(), self._plan(), self._look
         holds = sorted(
             ((h, s.ref) for s in view.snapshots for h in s.holds if h.is_active(now)), key=lambda held: held[0].id
         )
@@ -189,6 +219,10 @@ class Page:
             events=[look.event(e) for e in self._catalog.events(limit=_MAX_EVENTS, newest_first=True)],
         )
         return top, rest
+
+
+def _is_many(plan: Plan) -> bool:
+    return len(plan.kept) + len(plan.steps) >= _MANY
 
 
 def _load(name: str) -> StaticFile:

@@ -151,6 +151,12 @@ async def cancel(request: Request, transfer_id: Id, have: Have, caller: Reader, 
     return _see("/")
 
 
+@router.get("/docs")
+def docs(request: Request, have: Have) -> HTMLResponse:
+    """The API, for people. As open as its schema."""
+    return HTMLResponse(have.page.docs(request.app.openapi()), headers=_HEADERS)
+
+
 @router.get("/login")
 def login(have: Have) -> HTMLResponse:
     """Where a browser shows its token."""

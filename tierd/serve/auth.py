@@ -94,9 +94,9 @@ class Gate:
         """
         token = _token_of(connection.headers)
         peer = cast("Peer | None", connection.scope.get(PEER))
-        if token is None:
-            self._check_host(connection.headers.get("host", ""), is_local=peer is not None)
         by_token = self._by_cookie(connection) if token is None else self._by_token(token)
+        if token is None and (by_token is not None or peer is not None or self._anybody_reads):
+            self._check_host(connection.headers.get("host", ""), is_local=peer is not None)
         if peer is None:
             if by_token is None and self._anybody_reads:
                 return Caller(name="anybody", role=Role.READ)

@@ -151,6 +151,44 @@ def test_a_dead_process_cannot_hold(tierd: Tierd) -> None:
         tierd.grant_lease("imagenet/v1", "8h", tie=Tie(pid=gone.pid))
 
 
+def test_a_containers_number_of_a_process_is_refused_and_its_script_is_known_all_the_same(
+    world: ApiWorld, tierd: Tierd
+) -> None:
+    """In a namespace of its own the script is process 1; named by itself it would hold for as long as init lives."""
+    if os.getuid() != 0:
+        pytest.skip("making a namespace of process numbers needs root")
+    script = f"""
+import os, sys, time
+from tierd.client import Tie, Tierd
+from tierd.errors import Conflict
+tierd = Tierd({tierd.connection.address.url!r})
+try:
+    tierd.grant_lease("imagenet/v1", "8h", tie=Tie(pid=os.getpid()))
+except Conflict as e:
+    print(os.getpid(), "refused" if "container" in e.message else e, flush=True)
+tierd.warm("imagenet/v1", lease="8h")
+print("warm", flush=True)
+time.sleep(600)
+"""
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", script]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "1 refused\n"
+    assert process.stdout.readline() == "warm\n"
+    (lease,) = held(world)
+    assert lease.tie is not None
+    assert lease.tie.pid not in (1, None)
+    watcher = living(world)
+    watcher.look()
+    assert len(held(world)) == 1
+    process.kill()  # and with it what is in its namespace
+    process.communicate()
+    eventually(lambda: not Path(f"/proc/{lease.tie.pid}").exists())
+    watcher.look()
+    assert held(world) == []
+    watcher.stop()
+
+
 def test_a_warm_ends_with_its_script_even_when_that_is_killed(world: ApiWorld, tierd: Tierd) -> None:
     """kill -9 leaves no time to give the lease back."""
     script = f"""

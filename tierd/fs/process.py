@@ -12,6 +12,14 @@ def boot_id() -> str:
     return _BOOT_ID.read_text().strip()
 
 
+def numbers_alike(pid: int) -> bool:
+    """Whether a process numbers processes as this one does; False for one in a container with numbers of its own."""
+    try:
+        return Path(f"/proc/{pid}/ns/pid").readlink() == Path("/proc/self/ns/pid").readlink()
+    except OSError:  # gone, or not ours to ask: most are not in containers
+        return True
+
+
 def began(pid: int) -> int | None:
     """When a process began, in clock ticks after the boot; None where there is none, or only what is left of one."""
     try:

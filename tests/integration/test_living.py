@@ -255,6 +255,17 @@ def test_a_hand_over_leaves_no_gap(world: ApiWorld, tierd: Tierd, sleeper: subpr
         tierd.hand_over(lease.id, "8h")
 
 
+def test_what_was_handed_over_meanwhile_does_not_end_with_its_former_holder(
+    world: ApiWorld, tierd: Tierd, sleeper: subprocess.Popen[bytes]
+) -> None:
+    """The look at who lives and the hand-over cross each other."""
+    lease = tierd.grant_lease("imagenet/v1", "8h", tie=Tie(pid=sleeper.pid))
+    seen = world.catalog.tied_leases()
+    tierd.hand_over(lease.id, "8h", holder="the job")
+    world.catalog.end_tied(seen, world.now, "process ended")
+    assert [h.holder for h in held(world)] == ["the job"]
+
+
 # -- jobs ----------------------------------------------------------------------------------------------------
 
 

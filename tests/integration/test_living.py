@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -137,6 +139,36 @@ def test_a_thousand_leases_of_one_process_take_one_descriptor(
     watcher = living(world)
     watcher.look()
     assert len(os.listdir("/proc/self/fd")) <= before + 1
+    sleeper.kill()
+    sleeper.wait()
+    watcher.look()
+    assert held(world) == []
+    watcher.stop()
+
+
+def test_want_of_descriptors_ends_no_lease(world: ApiWorld, sleeper: subprocess.Popen[bytes]) -> None:
+    """What cannot be asked is not dead; once there are descriptors again, it is watched."""
+    snapshot = world.catalog.snapshot(SnapshotRef("imagenet", "v1"))
+    world.catalog.grant_lease(
+        snapshot_id=snapshot.id, holder="job", ttl=timedelta(hours=1), now=world.now, tie=tie_to(sleeper.pid)
+    )
+    watcher, taken = living(world), list[int]()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    watcher.look()  # the catalog has its connection by now
+    watcher.stop()
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        with contextlib.suppress(OSError):  # until there is none left
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        assert taken
+        watcher.look()
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(held(world)) == 1
+    watcher.look()
     sleeper.kill()
     sleeper.wait()
     watcher.look()

@@ -21,10 +21,14 @@ def numbers_alike(pid: int) -> bool:
 
 
 def began(pid: int) -> int | None:
-    """When a process began, in clock ticks after the boot; None where there is none, or only what is left of one."""
+    """When a process began, in clock ticks after the boot; None where there is none, or only what is left of one.
+
+    Raises:
+        OSError: it cannot be told, for want of descriptors or memory.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text.rpartition(b")")[2].split()  # the name before may contain anything; see proc_pid_stat(5)
     return None if fields[0] in (b"Z", b"X") else int(fields[19])

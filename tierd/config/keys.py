@@ -100,6 +100,8 @@ API = (
     Key("socket_mode", values.mode),
     Key("admins", values.user_names),
     Key("listen", values.listen_or_off),
+    Key("hosts", values.host_names),
+    Key("read_without_token", values.boolean),
 )
 MOVER = (
     Key("workers", values.whole(1)),

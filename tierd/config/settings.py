@@ -24,12 +24,16 @@ class ApiConfig:
         admins: user names that may do everything through the socket, besides root and the daemon's own user.
         listen: "host:port" for TCP, or None. Needs `tokens`.
         tokens: role ("read", "warm", "admin") by SHA-256 of the token (hex); never the token itself.
+        hosts: names under which browsers reach the page, besides this machine's own name and its addresses.
+        read_without_token: anybody may read over TCP.
     """
 
     socket: Path | None = Path("/run/tierd/tierd.sock")
     socket_mode: int = 0o666
     admins: tuple[str, ...] = ()
     listen: str | None = None
+    hosts: tuple[str, ...] = ()
+    read_without_token: bool = False
     tokens: dict[str, str] = field(default_factory=dict, repr=False)
 
 

@@ -316,3 +316,13 @@ def listen_or_off(value: object) -> str | None:
     if match is None or not 0 < int(match[1]) < 65536:
         raise InvalidRequest(f"{value!r} is not an address to listen on", hint=hint)
     return match[0]
+
+
+def host_names(value: object) -> tuple[str, ...]:
+    """A list of host names, without ports."""
+    hint = 'Write a list of names without ports, like ["gpu1.example.com"].'
+    if not isinstance(value, list):
+        raise InvalidRequest(f"is {type_name(value)}, not a list", hint=hint)
+    if not all(isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in value):
+        raise InvalidRequest("has an entry that is no host name", hint=hint)
+    return tuple(value)

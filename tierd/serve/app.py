@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -27,6 +28,9 @@ from tierd.serve.parts import Parts
 from tierd.serve.ports import Clock, Ports
 from tierd.serve.routes import ROUTERS
 from tierd.serve.schemas import Problem
+from tierd.serve.sessions import Sessions
+from tierd.serve.snapshot_page import SnapshotPage
+from tierd.serve.trends import Trends
 from tierd.serve.views import Views
 from tierd.serve.warming import Warming
 from tierd.serve.watch import Watch
@@ -56,7 +60,9 @@ def create_app(*, config: Config, catalog: Catalog, ports: Ports, clock: Clock =
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        sampling = asyncio.create_task(parts.trends.run())
         yield
+        sampling.cancel()
         parts.watch.close()
 
     app = FastAPI(
@@ -82,14 +88,18 @@ def create_app(*, config: Config, catalog: Catalog, ports: Ports, clock: Clock =
 def _parts(config: Config, catalog: Catalog, ports: Ports, clock: Clock) -> Parts:
     views = Views(config, catalog, ports, clock)
     look, finder = Look(views, ports, clock), Finder(config, catalog, clock)
+    sessions = Sessions(catalog.path.with_name("page.key"), clock)
     metrics = registry(catalog, ports, views, clock)
+    trends = Trends(ports, clock)
+    page = Page(catalog, views, look, clock, trends)
     return Parts(
         config=config,
         catalog=catalog,
         ports=ports,
         clock=clock,
         started_at=clock(),
-        gate=Gate(config.api),
+        gate=Gate(config.api, sessions=sessions),
+        sessions=sessions,
         views=views,
         look=look,
         finder=finder,
@@ -98,7 +108,11 @@ def _parts(config: Config, catalog: Catalog, ports: Ports, clock: Clock) -> Part
         watch=Watch(catalog),
         writers=Writers(),
         registry=metrics,
-        page=Page(catalog, views, look, clock),
+        page=page,
+        trends=trends,
+        snapshot_page=SnapshotPage(
+            catalog=catalog, views=views, look=look, finder=finder, clock=clock, render=page.render
+        ),
         meters=Meters(metrics),
     )
 

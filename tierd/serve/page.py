@@ -1,34 +1,59 @@
 """The operator's page: one look at what is where, what moves, what is held, and what comes next.
 
-Rendered on the server with everything escaped: names are chosen by others. The page shows and changes nothing.
+Rendered on the server with everything escaped: names are chosen by others. All of it can be read without a script;
+the script only keeps it up to date.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from importlib import resources
 from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tierd import __version__
 from tierd.catalog import Catalog
+from tierd.errors import TierdError
+from tierd.model.placement import Residency
+from tierd.model.plan import Plan, View
 from tierd.model.units import format_duration, format_rate, format_size
+from tierd.serve.auth import Caller
 from tierd.serve.look import Look, live_transfers
 from tierd.serve.ports import Clock
+from tierd.serve.table import Query, find
+from tierd.serve.trends import Trends
 from tierd.serve.views import Views
+from tierd.serve.watch import Watch
+
+log = logging.getLogger(__name__)
 
 SHOWN = timedelta(seconds=1)
 """How old the page may be: however many look at it, it is rendered once in this time."""
 
-_MAX_SNAPSHOTS, _MAX_STEPS, _MAX_EVENTS, _MAX_LEASES = 200, 30, 25, 100
+LISTENERS = 200
+"""Browsers that may listen for changes at the same time."""
+_HEARTBEAT_S, _BETWEEN_S, _RETRY_MS = 15.0, 1.0, 2000
+_MANY = 2000
+_MAX_STEPS, _MAX_EVENTS, _MAX_LEASES = 30, 25, 100
 _TYPES: Mapping[str, str] = MappingProxyType(
     {"tierd.css": "text/css", "tierd.js": "text/javascript", "tierd.svg": "image/svg+xml"}
 )
+
+
+class TooManyListeners(TierdError):
+    """Too many browsers listen for changes."""
+
+    code, http_status = "too_many_listeners", HTTPStatus.SERVICE_UNAVAILABLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +68,103 @@ class StaticFile:
 class Page:
     """Renders the page. Thread-safe."""
 
-    def __init__(self, catalog: Catalog, views: Views, look: Look, clock: Clock) -> None:
+    def __init__(self, catalog: Catalog, views: Views, look: Look, clock: Clock, trends: Trends) -> None:
+        self._trends = trends
+        self._listeners, self._moves = 0, True
+        self._known_plan: Plan | None = None
+        self._known_view: View | None = None
+        self._thinking = threading.Lock()
         self._catalog, self._views, self._look, self._clock = catalog, views, look, clock
         self._lock = threading.Lock()
-        self._last: tuple[datetime, str] | None = None
+        self._last: tuple[datetime, tuple[str, str]] | None = None
         self._templates = Environment(
             loader=PackageLoader("tierd.serve"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
+        self._templates.filters["address"] = lambda name: quote(name, safe="", errors="replace")
         self._templates.filters |= {"size": format_size, "rate": format_rate, "duration": format_duration}
         self._files = {name: _load(name) for name in _TYPES}
 
-    def whole(self) -> str:
-        """The page with its present content."""
-        return self._templates.get_template("page.html").render(version=__version__, content=self.content())
+    def render(self, template: str, **values: Any) -> str:
+        """A part of the page."""
+        return self._templates.get_template(template).render(**values)
+
+    def whole(self, query: Query, caller: Caller) -> str:
+        """The overview with its present content."""
+        body = self.render(
+            "overview.html", content=self.content(), rest=self.rest(), table=self.table(query), query=query
+        )
+        return self.shell("", body, caller)
+
+    def shell(self, title: str, body: str, caller: Caller | None = None) -> str:
+        """A whole page around what is shown. `body` was rendered by a template here, which escapes everything."""
+        return self.render("page.html", version=__version__, title=title, body=body, caller=caller)
+
+    def problem(self, error: TierdError, *, signs_in: bool = False) -> str:
+        """What is shown instead when something is wrong."""
+        return self.shell("problem", self.render("problem.html", error=error, signs_in=signs_in))
+
+    def sign_in(self) -> str:
+        """Where a browser shows its token."""
+        return self.shell("sign in", self.render("problem.html", error=None, signs_in=True))
+
+    def docs(self, schema: Mapping[str, Any]) -> str:
+        """The API's description, for people."""
+        return self.shell("API", self.render("docs.html", schema=schema))
+
+    def table(self, query: Query) -> str:
+        """One page of the table of snapshots. Of very many snapshots it may be a few seconds old."""
+        now, plan = self._clock(), self._plan()
+        view = self._known_view if self._known_view is not None and _is_many(plan) else self._views.recent()
+        found, next_steps = find(view, query), {s.ref: s for s in plan.steps}
+        return self.render(
+            "snapshots.html",
+            now=now,
+            query=query,
+            found=found,
+            residencies=list(Residency),
+            rows=[
+                (
+                    self._look.snapshot(s, view.residency(s), now),
+                    next_steps[s.ref].reason if s.ref in next_steps else plan.kept.get(s.ref, ""),
+                )
+                for s in found.rows
+            ],
+        )
+
+    def listen(self, watch: Watch) -> AsyncIterator[str]:
+        """Tells a browser that something changed: at most once a second, however much happens.
+
+        Raises:
+            TooManyListeners: as many as may are listening.
+        """
+        if self._listeners >= LISTENERS:
+            raise TooManyListeners(f"{LISTENERS} browsers listen already", hint="Close some, or reload the page.")
+        return self._changes(watch)
+
+    async def _changes(self, watch: Watch) -> AsyncIterator[str]:
+        self._listeners += 1
+        try:
+            yield f"retry: {_RETRY_MS}\n\n"
+            with watch.waiting() as waiter:
+                while not watch.is_closed:
+                    waiter.rest()
+                    yield "event: change\ndata: \n\n"
+                    await asyncio.sleep(_BETWEEN_S)
+                    # What moves has progress of which there are no events; ages on the page go on by themselves.
+                    if not self._moves:
+                        await waiter.wait(_HEARTBEAT_S)
+        finally:
+            self._listeners -= 1
 
     def content(self) -> str:
-        """The part that changes."""
+        """The tiers and what moves."""
+        return self._parts()[0]
+
+    def rest(self) -> str:
+        """What comes next, what is held, what happened."""
+        return self._parts()[1]
+
+    def _parts(self) -> tuple[str, str]:
         with self._lock:
             now = self._clock()
             if self._last is None or not timedelta(0) <= now - self._last[0] < SHOWN:
@@ -69,28 +175,54 @@ class Page:
         """A file that the page refers to; only those listed here exist, whatever the name looks like."""
         return self._files.get(name)
 
-    def _render(self, now: datetime) -> str:
-        view, plan, look = self._views.recent(), self._views.plan(), self._look
-        known = (*view.snapshots, *view.orphans)
-        newest_use_first = sorted(known, key=lambda s: s.snapshot.accessed_at, reverse=True)
+    def _plan(self) -> Plan:
+        """What the planner would do; of very many snapshots what it last would have, while it is thought over again."""
+        known = self._known_plan
+        if known is None or not _is_many(known):
+            known = self._known_plan = self._views.plan()
+        elif self._thinking.acquire(blocking=False):
+            threading.Thread(target=self._think, name="tierd-page-plan", daemon=True).start()
+        return known
+
+    def _think(self) -> None:
+        try:
+            self._known_view, self._known_plan = self._views.recent(), self._views.plan()
+        except TierdError as e:
+            log.warning("cannot plan for the page: %s", e, extra={"action": "page_plan_failed"})
+        finally:
+            self._thinking.release()
+
+    def _render(self, now: datetime) -> tuple[str, str]:
+        view, plan, look = self._views.recent(), self._plan(), self._look
         holds = sorted(
             ((h, s.ref) for s in view.snapshots for h in s.holds if h.is_active(now)), key=lambda held: held[0].id
         )
         live = live_transfers(view)
-        return self._templates.get_template("content.html").render(
+        self._moves = bool(live)
+        top = self.render(
+            "content.html",
             now=now,
             tiers=look.tiers(view),
-            snapshots=[look.snapshot(s, view.residency(s), now) for s in newest_use_first[:_MAX_SNAPSHOTS]],
-            snapshots_total=len(known),
+            forecast=self._trends.forecast(view, now),
             transfers=[look.transfer(t) for t in live],
+            notes=plan.notes,
+            is_paused=self._catalog.all_paused,
+        )
+        rest = self.render(
+            "rest.html",
+            now=now,
+            trends=self._trends.pictures(view, now),
             leases=[look.hold(h, ref) for h, ref in holds[:_MAX_LEASES]],
             leases_total=len(holds),
             steps=look.plan(plan).steps[:_MAX_STEPS],
             steps_total=len(plan.steps),
-            notes=plan.notes,
             events=[look.event(e) for e in self._catalog.events(limit=_MAX_EVENTS, newest_first=True)],
-            is_paused=self._catalog.all_paused,
         )
+        return top, rest
+
+
+def _is_many(plan: Plan) -> bool:
+    return len(plan.kept) + len(plan.steps) >= _MANY
 
 
 def _load(name: str) -> StaticFile:

@@ -17,6 +17,9 @@ from tierd.serve.look import Look
 from tierd.serve.meters import Meters
 from tierd.serve.page import Page
 from tierd.serve.ports import Clock, Ports
+from tierd.serve.sessions import Sessions
+from tierd.serve.snapshot_page import SnapshotPage
+from tierd.serve.trends import Trends
 from tierd.serve.views import Views
 from tierd.serve.warming import Warming
 from tierd.serve.watch import Watch
@@ -34,6 +37,7 @@ class Parts:
     clock: Clock
     started_at: datetime
     gate: Gate
+    sessions: Sessions
     views: Views
     look: Look
     finder: Finder
@@ -42,6 +46,8 @@ class Parts:
     watch: Watch
     registry: CollectorRegistry
     page: Page
+    trends: Trends
+    snapshot_page: SnapshotPage
     writers: Writers
     meters: Meters
 

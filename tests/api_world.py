@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from tierd.catalog import Catalog
 from tierd.config import ApiConfig, Config
 from tierd.daemon.living import tie_to
+from tierd.fs.process import numbers_alike
 from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.effect import DropPlacement, PutPlacement
 from tierd.model.hold import Tie
@@ -91,6 +92,9 @@ class FakePorts:
 
     def tie_to(self, pid: int) -> Tie | None:
         return tie_to(pid)
+
+    def numbers_alike(self, pid: int) -> bool:
+        return numbers_alike(pid)
 
     def costs(self) -> Mapping[TierName, Cost]:
         if self.rate is None:

@@ -52,7 +52,7 @@ def run(*command: str | Path) -> str:
 
 
 @contextmanager
-def fresh_ext4(base: Path, name: str, size_gib: float) -> Iterator[Path]:
+def fresh_ext4(base: Path, name: str, size_gib: float, inodes: int | None = None) -> Iterator[Path]:
     """A new file system on an image that was written once from end to end (never-written space is slower)."""
     image, mount = base / f"{name}.img", base / name
     block = bytes(16 << 20)
@@ -60,7 +60,8 @@ def fresh_ext4(base: Path, name: str, size_gib: float) -> Iterator[Path]:
         for _ in range(int(size_gib * 64)):
             out.write(block)
         os.fsync(out.fileno())
-    run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
+    count = () if inodes is None else ("-N", str(inodes))
+    run("mkfs.ext4", "-q", "-F", "-m", "0", *count, "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
     device = run("losetup", "--find", "--show", "--direct-io=on", image)
     mount.mkdir()
     try:

@@ -258,8 +258,8 @@ def main() -> None:
         scratch = Path(directory)
 
         @contextmanager
-        def mount(name: str, size_gib: float) -> Iterator[Path]:
-            with fresh_ext4(scratch, name, size_gib) as at:
+        def mount(name: str, size_gib: float, inodes: int | None = None) -> Iterator[Path]:
+            with fresh_ext4(scratch, name, size_gib, inodes) as at:
                 subprocess.run(["mount", "-o", "remount,relatime", str(at)], check=True)
                 (at / "bench").mkdir()
                 yield at / "bench"
@@ -269,7 +269,7 @@ def main() -> None:
                 found |= compare_readers(base, scratch, options.repeats)
         if "set-up" in chosen:
             counts = [10_000, 100_000] + ([1_000_000] if options.scale else [])
-            with mount("dirs", 8.0 if options.scale else 2.0) as base:
+            with mount("dirs", *((8.0, 1_500_000) if options.scale else (2.0,))) as base:
                 found |= compare_set_up(base, counts)
         if "rate" in chosen:
             with mount("rate", 1.0) as base:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -144,11 +146,79 @@ def test_a_thousand_leases_of_one_process_take_one_descriptor(
     watcher.stop()
 
 
+def test_want_of_descriptors_ends_no_lease(world: ApiWorld, sleeper: subprocess.Popen[bytes]) -> None:
+    """What cannot be asked is not dead; once there are descriptors again, it is watched."""
+    snapshot = world.catalog.snapshot(SnapshotRef("imagenet", "v1"))
+    world.catalog.grant_lease(
+        snapshot_id=snapshot.id, holder="job", ttl=timedelta(hours=1), now=world.now, tie=tie_to(sleeper.pid)
+    )
+    watcher, taken = living(world), list[int]()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    watcher.look()  # the catalog has its connection by now
+    watcher.stop()
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        with contextlib.suppress(OSError):  # until there is none left
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        assert taken
+        watcher.look()
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(held(world)) == 1
+    watcher.look()
+    sleeper.kill()
+    sleeper.wait()
+    watcher.look()
+    assert held(world) == []
+    watcher.stop()
+
+
 def test_a_dead_process_cannot_hold(tierd: Tierd) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     with pytest.raises(Conflict, match=f"there is no process {gone.pid}"):
         tierd.grant_lease("imagenet/v1", "8h", tie=Tie(pid=gone.pid))
+
+
+def test_a_containers_number_of_a_process_is_refused_and_its_script_is_known_all_the_same(
+    world: ApiWorld, tierd: Tierd
+) -> None:
+    """In a namespace of its own the script is process 1; named by itself it would hold for as long as init lives."""
+    if os.getuid() != 0:
+        pytest.skip("making a namespace of process numbers needs root")
+    script = f"""
+import os, sys, time
+from tierd.client import Tie, Tierd
+from tierd.errors import Conflict
+tierd = Tierd({tierd.connection.address.url!r})
+try:
+    tierd.grant_lease("imagenet/v1", "8h", tie=Tie(pid=os.getpid()))
+except Conflict as e:
+    print(os.getpid(), "refused" if "container" in e.message else e, flush=True)
+tierd.warm("imagenet/v1", lease="8h")
+print("warm", flush=True)
+time.sleep(600)
+"""
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", script]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "1 refused\n"
+    assert process.stdout.readline() == "warm\n"
+    (lease,) = held(world)
+    assert lease.tie is not None
+    assert lease.tie.pid not in (1, None)
+    watcher = living(world)
+    watcher.look()
+    assert len(held(world)) == 1
+    process.kill()  # and with it what is in its namespace
+    process.communicate()
+    eventually(lambda: not Path(f"/proc/{lease.tie.pid}").exists())
+    watcher.look()
+    assert held(world) == []
+    watcher.stop()
 
 
 def test_a_warm_ends_with_its_script_even_when_that_is_killed(world: ApiWorld, tierd: Tierd) -> None:
@@ -215,6 +285,17 @@ def test_a_hand_over_leaves_no_gap(world: ApiWorld, tierd: Tierd, sleeper: subpr
     tierd.end_lease(lease.id)
     with pytest.raises(Conflict, match="has ended"):
         tierd.hand_over(lease.id, "8h")
+
+
+def test_what_was_handed_over_meanwhile_does_not_end_with_its_former_holder(
+    world: ApiWorld, tierd: Tierd, sleeper: subprocess.Popen[bytes]
+) -> None:
+    """The look at who lives and the hand-over cross each other."""
+    lease = tierd.grant_lease("imagenet/v1", "8h", tie=Tie(pid=sleeper.pid))
+    seen = world.catalog.tied_leases()
+    tierd.hand_over(lease.id, "8h", holder="the job")
+    world.catalog.end_tied(seen, world.now, "process ended")
+    assert [h.holder for h in held(world)] == ["the job"]
 
 
 # -- jobs ----------------------------------------------------------------------------------------------------

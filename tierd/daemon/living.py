@@ -90,17 +90,23 @@ class Living:
         return gone
 
     def _watch(self, process: _Process) -> bool:
-        """Begin to watch a process; False where it is not there any more."""
+        """Begin to watch a process; False where it is surely not there any more."""
         pid, started = process
         try:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
             return False
-        except OSError as error:  # too many descriptors: it is asked again at the next look
-            log.warning("process %s cannot be watched: %s", pid, error.strerror)
-            return began(pid) == started
+        except OSError as error:  # too many descriptors: nothing is known, so nothing ends
+            log.warning("process %s cannot be watched now: %s", pid, error.strerror)
+            return True
         # After the pidfd: what began then is what the pidfd is of, or it has ended, which the pidfd tells.
-        if began(pid) != started:
+        try:
+            is_same = began(pid) == started
+        except OSError as error:
+            log.warning("process %s cannot be watched now: %s", pid, error.strerror)
+            os.close(fd)
+            return True
+        if not is_same:
             os.close(fd)
             return False
         self._watched[process] = fd

@@ -28,6 +28,7 @@ from tierd.daemon.tiers import Tiers
 from tierd.decide import plan, withdrawn
 from tierd.decide.policies import SCORES
 from tierd.errors import ConfigError, Conflict, NotFound, TierdError
+from tierd.fs.process import numbers_alike
 from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, TrackerStatus
 from tierd.model.plan import Action, Step, View
@@ -281,6 +282,9 @@ class Daemon:
 
     def tie_to(self, pid: int) -> Tie | None:
         return tie_to(pid)
+
+    def numbers_alike(self, pid: int) -> bool:
+        return numbers_alike(pid)
 
     def costs(self) -> Mapping[TierName, Cost]:
         flash = min(self.config.tiers, key=lambda tier: tier.rank)

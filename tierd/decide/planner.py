@@ -98,6 +98,7 @@ class Planner:
     def _sort_out(self) -> list[Case]:
         """The snapshots for which all guards hold, coldest first; the others are kept, each for its reason."""
         open_cases: list[Case] = []
+        has_below = bool(self.scene.between)
         for s in self.scene.view.snapshots:
             case = self.scene.case(s)
             if s.live is not None:
@@ -113,8 +114,7 @@ class Planner:
             self._kept.set(s.ref, partial(unmet.detail, case))
             if unmet is not ON_FLASH and case.flash is not None:
                 self._unmet[unmet.otherwise] += 1
-            is_below = case.flash is None and case.cold is not None and bool(self.scene.between)
-            if is_below and first_unmet(GUARDS_BELOW, case) is None:
+            if case.flash is None and case.cold is not None and has_below and first_unmet(GUARDS_BELOW, case) is None:
                 self._below.append(case)
         open_cases.sort(key=lambda case: case.coldness)
         return open_cases

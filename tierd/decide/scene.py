@@ -73,7 +73,7 @@ class Scene:
                 cold.append(p)
         if len(cold) > 1:
             cold.sort(key=lambda p: self._preference(p, s))
-        return Case(scene=self, s=s, flash=flash, cold=cold[0] if cold else None)
+        return Case(scene=self, s=s, flash=flash, cold=cold[0] if cold else None, now=self.now, policy=s.dataset.policy)
 
     def value(self, case: Case) -> float:
         """What it is worth on flash; asked for many times, worked out once."""
@@ -104,20 +104,15 @@ class Case:
     Attributes:
         flash: its verified copy on flash.
         cold: the verified copy that its path would lead to after a release.
+        now, policy: of the scene and of its dataset; they are asked for many times.
     """
 
     scene: Scene
     s: SnapshotView
     flash: Placement | None
     cold: Placement | None
-
-    @property
-    def now(self) -> datetime:
-        return self.scene.now
-
-    @property
-    def policy(self) -> Policy:
-        return self.s.dataset.policy
+    now: datetime
+    policy: Policy
 
     @property
     def accessed_at(self) -> datetime:

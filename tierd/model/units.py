@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from fractions import Fraction
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal, overload
 
@@ -182,19 +183,23 @@ def format_duration(duration: timedelta | float | None) -> str:
     sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
     if seconds < 9.95:
         return f"{sign}{seconds:.1f}".removesuffix(".0") + "s"
-    steps = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
     # Round to the smaller of the two units first, so that 119.7 s is 2m and never «1m 60s».
     whole = round(seconds)
     if whole >= 86400:
         whole = round(seconds / 3600) * 3600
     elif whole >= 3600:
         whole = round(seconds / 60) * 60
+    return sign + _in_units(whole)
+
+
+@lru_cache(maxsize=1 << 13)  # rounded like this there are few, and a plan says thousands of them
+def _in_units(seconds: int) -> str:
     parts = []
-    for unit, length in steps:
-        count, whole = divmod(whole, length)
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, seconds = divmod(seconds, length)
         if count:
             parts.append(f"{count}{unit}")
-    return sign + " ".join(parts)
+    return " ".join(parts)
 
 
 def _parse_bytes(value: str | int | float, *, noun: str, hint: str) -> int:

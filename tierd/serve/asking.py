@@ -52,6 +52,9 @@ def tie_of(body: Tied, caller: Caller, ports: Ports) -> Tie | None:
     if caller.pid is None:
         hint = "Call through the Unix socket, or leave pid and tie out: the lease then ends at its time."
         raise Conflict("over TCP no process of this machine can be named", hint=hint)
+    if body.pid is not None and not ports.numbers_alike(caller.pid):
+        hint = 'Let the calling process itself be named ("tie": "caller"), or leave it out: it then ends at its time.'
+        raise Conflict("a container's number of a process means another one on this machine", hint=hint)
     pid = body.pid if body.pid is not None else caller.pid
     if not pid:  # of a process that this one cannot see: it is in a namespace above
         return None

@@ -60,6 +60,9 @@ class Ports(Protocol):
     def tie_to(self, pid: int) -> Tie | None:
         """A tie to a process of this machine; None where it does not live."""
 
+    def numbers_alike(self, pid: int) -> bool:
+        """Whether a process numbers processes as this machine does; not so in a container with numbers of its own."""
+
     def costs(self) -> Mapping[TierName, Cost]:
         """What bringing snapshots to flash takes, by cold tier, from what was measured."""
 

@@ -213,6 +213,14 @@ def test_a_challenger_must_be_worth_clearly_more_than_its_victims() -> None:
         assert leaves(made) == (["there"] if is_promoted else [])
 
 
+def test_a_small_challenger_does_not_push_out_much_that_is_worth_less_per_byte() -> None:
+    """10 GiB would save less waiting than the 300 GiB that would have to leave for them."""
+    there_now = there("there", weight=3, gib=300)
+    small = read_cold("v1", weight=6, gib=10)
+    assert warms(plan(promoting(small, there_now, used=799), NOW)) == []
+    assert warms(plan(promoting(small, there("there", weight=3, gib=11), used=799), NOW)) == [("v1", HDD)]
+
+
 def test_the_daily_budget_bounds_what_is_written() -> None:
     seen = promoting(read_cold("a", weight=5), read_cold("b", weight=4), daily_writes=250 * GIB)
     assert [name for name, _ in warms(plan(seen, NOW))] == ["a", "b"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from tests.api_world import ApiWorld
 from tests.unit.cli.conftest import Call
+from tierd.cli import curves
 from tierd.cli.program import program
 from tierd.model.observation import AccessBatch, Reader, ReaderTally
 
@@ -127,6 +129,23 @@ def test_the_picture_has_a_curve_for_each_policy_in_light_and_dark(tmp_path: Pat
     refused = simulated(LOOP, tmp_path, "--policy", "lru", "--svg", str(tmp_path / "no" / "x.svg"))
     assert refused.exit_code == 2
     assert "cannot be written" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("most", "marks"),
+    [(1.0, ["0%", "20%", "40%", "60%", "80%", "100%"]), (0.0907, ["0%", "2%", "4%", "6%", "8%", "10%"]),
+     (0.021, ["0%", "0.5%", "1%", "1.5%", "2%", "2.5%"]), (0.0, ["0%", "20%", "40%", "60%", "80%", "100%"])],
+)  # fmt: skip
+def test_the_picture_has_round_marks_and_labels_that_do_not_touch(most: float, marks: list[str]) -> None:
+    drawn = ElementTree.fromstring(
+        curves.svg({f"p{n}": [(size, most) for size in range(10**9, 2 * 10**9, 10**7)] for n in range(11)}, title="<&>")
+    )
+    texts = list(drawn.iter(f"{SVG}text"))
+    assert [each.text for each in texts if each.attrib.get("text-anchor") == "end"] == marks
+    at = [float(each.attrib["x"]) for each in texts if each.attrib.get("text-anchor") == "middle"]
+    assert len(at) > 5
+    assert min(b - a for a, b in itertools.pairwise(at)) >= 60
+    assert len({line.attrib["stroke"] for line in drawn.iter(f"{SVG}polyline")}) == 11
 
 
 def test_standard_input_is_read_only_when_asked_for(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import difflib
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -48,13 +48,25 @@ _NEEDED = ("time", "snapshot", "bytes")
 )
 @click.option("--announced", default="0%", show_default=True, metavar="SHARE", help="Uses that are announced before.")
 @click.option("--lead", type=DURATION, default="7d", show_default=True, metavar="DURATION", help="So long before.")
+@click.option(
+    "--schedules", "config", type=click.Path(path_type=Path, dir_okay=False), metavar="CONFIG",
+    help="Also warm what the [[schedules]] of this configuration name.",
+)  # fmt: skip
 @click.option("--bypass", is_flag=True, help="What is read once only may be served from the cold tier.")
 @click.option(
     "--regret", type=DURATION, default="14d", show_default=True, metavar="DURATION", help="Left, fetched again."
 )
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw the miss ratios.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def simulate(log: Path, policies: tuple[str, ...], sizes: str, svg: Path | None, as_json: bool, **how: Any) -> None:
+def simulate(
+    log: Path,
+    policies: tuple[str, ...],
+    sizes: str,
+    config: Path | None,
+    svg: Path | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
     """Replay a recorded history against policies and sizes of flash. Needs no daemon, changes nothing.
 
     \b
@@ -62,6 +74,7 @@ def simulate(log: Path, policies: tuple[str, ...], sizes: str, svg: Path | None,
     tierd simulate uses.csv
     tierd simulate uses.csv --flash 5%,10%,20% --policy ewr --policy lru --svg misses.svg
     tierd simulate uses.csv --announced 50% --lead 2d
+    tierd simulate uses.csv --schedules /etc/tierd/config.toml
 
     The log has a line per use: time (ISO 8601, or seconds), snapshot, bytes, and optionally passes (how often it was
     read through) and files. Columns are found by their titles; - is standard input.
@@ -75,6 +88,8 @@ def simulate(log: Path, policies: tuple[str, ...], sizes: str, svg: Path | None,
     wanted = _policies(policies, len(trace))
     at = sorted({_size(text, trace) for text in sizes.split(",")})
     options = _options(**how)
+    if config is not None:
+        options = _with_schedules(options, trace, config)
     found, bounds = _replayed(trace, wanted, at, options)
     if svg is not None:
         _draw(svg, found, bounds, log)
@@ -189,6 +204,18 @@ def _options(
         bypass=bypass,
         regret_s=regret.total_seconds(),
     )
+
+
+def _with_schedules(options: Options, trace: Trace, config: Path) -> Options:
+    from tierd.config import Mounts, load
+    from tierd.decide.simulate import planned
+
+    schedules = load(config, mounts=Mounts.IGNORED).schedules
+    if not schedules:
+        raise InvalidRequest(f"{config} has no [[schedules]]", hint="Write some, or leave --schedules out.")
+    found = planned(trace, schedules, options.cost)
+    say(f"{len(found)} of {len(trace)} uses were foreseen by {len(schedules)} schedules")
+    return replace(options, planned=found)
 
 
 # -- replaying and telling ---------------------------------------------------------------------------------------

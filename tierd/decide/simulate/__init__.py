@@ -1,11 +1,12 @@
 """Replays a recorded access log against policies and sizes of flash: what would have been, byte by byte.
 
 trace: what was used when · order: the score functions of the planner as heap keys · replay: one policy, one size ·
-bounds: what no policy can beat · offline: policies that know the future, to compare with. Pure; no clock, no files.
+bounds: what no policy can beat · planned: what schedules foresee. Pure; no clock, no files.
 """
 
 from tierd.decide.simulate.bounds import lower_bound
+from tierd.decide.simulate.planned import planned
 from tierd.decide.simulate.replay import Options, Outcome, replay
 from tierd.decide.simulate.trace import Access, Trace
 
-__all__ = ["Access", "Options", "Outcome", "Trace", "lower_bound", "replay"]
+__all__ = ["Access", "Options", "Outcome", "Trace", "lower_bound", "planned", "replay"]

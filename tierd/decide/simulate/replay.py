@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tierd.decide.policies import SCORES
@@ -39,6 +39,7 @@ class Options:
     Attributes:
         cost: of bringing a snapshot to flash.
         announced: share of the uses that are announced `lead_s` before, and warmed by then: moved, but nobody waits.
+        planned: uses that schedules foresee, by the number of the access: when they are warmed.
         bypass: what is read once only may be served from the cold tier, when it is worth less than what would leave.
         challenger: by what factor it must be worth more.
         regret_s: fetched again within this time after it left: regretted.
@@ -47,6 +48,7 @@ class Options:
     cost: Cost = ASSUMED
     announced: float = 0.0
     lead_s: float = 7 * 86_400.0
+    planned: Mapping[int, float] = field(default_factory=dict)
     bypass: bool = False
     challenger: float = 1.25
     regret_s: float = 14 * 86_400.0
@@ -142,10 +144,9 @@ class _Replay:
 
     def _announcements(self) -> list[tuple[float, int, int]]:
         share, lead_s, trace = self._options.announced, self._options.lead_s, self._trace
-        if share <= 0:
-            return []
-        told = (n for n in range(len(trace)) if n * _HASH % _SCALE < share * _SCALE)
-        return sorted((trace.at[n] - lead_s, trace.snapshots[n], n) for n in told)
+        told = {n: trace.at[n] - lead_s for n in range(len(trace)) if share and n * _HASH % _SCALE < share * _SCALE}
+        told |= {n: min(at, told.get(n, at)) for n, at in self._options.planned.items()}
+        return sorted((at, trace.snapshots[n], n) for n, at in told.items())
 
     # -- events -----------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,10 @@ _MOST_SCANNED = 50_000
 @click.option(
     "--lead", type=DURATION, default="7d", show_default=True, metavar="DURATION", help="How long before the use."
 )
+@click.option(
+    "--schedules", "config", type=click.Path(path_type=Path, dir_okay=False), metavar="CONFIG",
+    help="Also warm what the [[schedules]] of this configuration name.",
+)  # fmt: skip
 @click.option("--bypass", is_flag=True, help="What is read once only may be served from the cold tier.")
 @click.option(
     "--regret", type=DURATION, default="14d", show_default=True, metavar="DURATION", help="Left, fetched again."
@@ -59,7 +63,13 @@ _MOST_SCANNED = 50_000
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw the miss ratios.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def simulate(
-    log: Path, policies: tuple[str, ...], sizes: tuple[str, ...], svg: Path | None, as_json: bool, **how: Any
+    log: Path,
+    policies: tuple[str, ...],
+    sizes: tuple[str, ...],
+    config: Path | None,
+    svg: Path | None,
+    as_json: bool,
+    **how: Any,
 ) -> None:
     """Replay a recorded history against policies and sizes of flash. Needs no daemon, changes nothing.
 
@@ -68,6 +78,7 @@ def simulate(
     tierd simulate uses.csv
     tierd simulate uses.csv --flash 5%,10%,20% --policy ewr --policy lru --svg misses.svg
     tierd simulate uses.csv --announced 50% --lead 2d
+    tierd simulate uses.csv --schedules /etc/tierd/config.toml
 
     The log has a line per use: time (ISO 8601, or seconds), snapshot, bytes, and optionally passes (how often it was
     read through) and files. Columns are found by their titles; `tierd history --json` is read as well; - is standard
@@ -85,10 +96,12 @@ def simulate(
     wanted = _policies(policies, len(trace))
     at = sorted({_size(text, trace) for each in sizes for text in each.split(",")})
     options = _options(**how)
+    if config is not None:
+        options = _with_schedules(options, trace, config)
     found, bounds = _replayed(trace, wanted, at, options)
     if svg is not None:
         # What is announced is brought without anybody waiting: the bound is of what is brought.
-        _draw(svg, found, {} if options.announced else bounds, log)
+        _draw(svg, found, {} if options.foresees else bounds, log)
     if as_json:
         _print_json(trace, options, found, bounds)
     else:
@@ -143,6 +156,18 @@ def _options(
     )
 
 
+def _with_schedules(options: Options, trace: Trace, config: Path) -> Options:
+    from tierd.config import Mounts, load
+    from tierd.decide.simulate import planned
+
+    schedules = load(config, mounts=Mounts.IGNORED).schedules
+    if not schedules:
+        raise InvalidRequest(f"{config} has no [[schedules]]", hint="Write some, or leave --schedules out.")
+    found = planned(trace, schedules, options.cost)
+    say(f"{len(found)} of {len(trace)} uses were foreseen by {len(schedules)} schedules")
+    return replace(options, planned=found)
+
+
 # -- replaying and telling ---------------------------------------------------------------------------------------
 
 
@@ -180,7 +205,7 @@ def _print(trace: Trace, options: Options, found: list[Outcome], bounds: dict[in
             right=("BYTES MISSED", "USES MISSED", "MOVED", "FROM COLD", "WAITED", "REGRETTED"),
         )
         method = "linear program" if bound.method == "foo" else "pfoo-l, weaker than the linear program"
-        verb = "bring" if options.announced else "miss"
+        verb = "bring" if options.foresees else "miss"
         line(f"no policy can {verb} less than {bound.byte_miss_ratio:.1%} of the bytes ({method})")
         _compare(here)
     if any(bound.is_without_scipy for bound in bounds.values()):
@@ -228,7 +253,7 @@ def _print_json(trace: Trace, options: Options, found: list[Outcome], bounds: di
         "uses": len(trace),
         "snapshots": len(trace.names),
         "total_bytes": trace.total_bytes,
-        "options": asdict(options),
+        "options": asdict(options) | {"planned": len(options.planned)},
     }
     click.echo(json.dumps(about | {"results": results, "lower_bounds": lower}, indent=2))
 

@@ -22,7 +22,7 @@ _GIB = float(1 << 30)
 _STP_EXPONENT = 1.4
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)  # not frozen: one is made for each value that is asked for
 class Standing:
     """What a policy may know of one snapshot at one moment. Times in seconds before now unless said otherwise.
 

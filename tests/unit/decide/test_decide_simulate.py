@@ -8,15 +8,18 @@ import random
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
 from tierd.decide.policies import SCORES
-from tierd.decide.simulate import Access, Options, Outcome, Trace, lower_bound, replay
+from tierd.decide.simulate import Access, Options, Outcome, Trace, lower_bound, planned, replay
 from tierd.decide.simulate.order import KEYS, State
 from tierd.decide.simulate.replay import AnyPolicy, Reference
+from tierd.model.schedule import Schedule
 from tierd.model.value import Cost, PolicyName
 
 ALL: list[AnyPolicy] = [*PolicyName, *Reference]
@@ -63,6 +66,24 @@ def test_announced_uses_are_moved_before_and_nobody_waits() -> None:
     assert (told.missed_bytes, told.stall_s, told.moved_bytes) == (0, 0.0, 30)
     tight = replay(trace, PolicyName.LRU, 10, Options(announced=1.0, lead_s=HOUR))
     assert (tight.missed_bytes, tight.moved_bytes) == (0, 60)
+
+
+def test_schedules_foresee_what_they_name_and_nobody_waits_for_it() -> None:
+    """v1 is read at nine on Mondays as scheduled; v2 at any time, which nobody foresees. 1970-01-05 was a Monday."""
+    monday = 4 * DAY + 9 * HOUR
+    weeks = [Access(monday + n * 7 * DAY + 600, "ds/v1", 10) for n in range(4)]
+    others = [Access(monday + n * 7 * DAY + 3 * DAY, "ds/v2", 10) for n in range(4)]
+    trace = Trace([*weeks, *others])
+    named = Schedule(name="monday", snapshots="ds/v1", cron="0 9 * * 1", use_for=timedelta(hours=8))
+    foreseen = planned(trace, [named], SECOND_PER_BYTE.cost)
+    assert [trace.names[trace.snapshots[n]] for n in foreseen] == ["ds/v1"] * 4
+    assert [monday + n * 7 * DAY - at for n, at in enumerate(foreseen.values())] == [73.0] * 4  # 60 s and 1.3 × 10 s
+    outcome = replay(trace, PolicyName.LRU, 10, replace(SECOND_PER_BYTE, planned=foreseen))
+    assert (outcome.missed_bytes, outcome.stall_s, outcome.moved_bytes) == (40, 40.0, 80)
+    pattern = replace(named, snapshots="ds/v*", cron="0 9 * * *", lead=timedelta(hours=1))
+    assert len(planned(trace, [pattern], SECOND_PER_BYTE.cost)) == 8
+    latest = replace(named, snapshots="ds/latest")
+    assert [trace.at[n] for n in planned(trace, [latest], SECOND_PER_BYTE.cost)] == []  # v2 is, from the first Thursday
 
 
 def test_warming_for_an_announced_use_waits_for_room() -> None:
@@ -129,6 +150,7 @@ def test_the_heap_finds_the_victims_that_a_look_at_all_scores_finds(policy: Poli
     options = Options(
         announced=data.draw(st.sampled_from([0.0, 0.4, 1.0])), lead_s=data.draw(st.floats(1, 30 * DAY)),
         bypass=data.draw(st.booleans()),
+        planned={n: trace.at[n] - chance.uniform(0, 3 * DAY) for n in range(0, len(rows), chance.randint(1, 50))},
     )  # fmt: skip
     assert replay(trace, policy, flash, options) == scanned(trace, policy, flash, options)
 

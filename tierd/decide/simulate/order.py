@@ -8,7 +8,6 @@ victims are looked for among all.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -38,7 +37,7 @@ class State:
     uses: int = 0
     uses_here: int = 0
     floor: float = 0.0
-    expected: deque[float] = field(default_factory=deque)
+    expected: list[float] = field(default_factory=list)
 
     def use(self, now: float, floor: float) -> None:
         """It is used."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from bisect import insort
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tierd.decide.policies import SCORES
+from tierd.decide.schedules import HORIZON
 from tierd.decide.simulate.order import State
+from tierd.decide.simulate.planned import warming_s
 from tierd.decide.simulate.ranking import AnyPolicy, Ranking, Reference
 from tierd.decide.simulate.trace import Trace
 from tierd.model.value import ASSUMED, Cost, PolicyName
@@ -15,8 +18,6 @@ __all__ = ["AnyPolicy", "Options", "Outcome", "Reference", "replay"]
 
 _HASH = 2654435761
 _SCALE = 1 << 32
-_SAFETY, _AT_LEAST_S = 1.3, 60.0
-"""Warming for an announced use begins so early: as `schedules` has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Options:
         cost: of bringing a snapshot to flash.
         announced: share of the uses that are known `lead_s` before. They are warmed in time if that is long enough, and
             held for the use: moved, but nobody waits.
+        planned: uses that schedules foresee, by the number of the access: when warming for them begins.
         bypass: what is read once only may be served from the cold tier, when it is worth less than what would leave.
         challenger: by what factor it must be worth more.
         regret_s: fetched again within this time after it left: regretted.
@@ -35,9 +37,15 @@ class Options:
     cost: Cost = ASSUMED
     announced: float = 0.0
     lead_s: float = 7 * 86_400.0
+    planned: Mapping[int, float] = field(default_factory=dict)
     bypass: bool = False
     challenger: float = 1.25
     regret_s: float = 14 * 86_400.0
+
+    @property
+    def foresees(self) -> bool:
+        """Whether any use is known before."""
+        return self.announced > 0 or bool(self.planned)
 
 
 @dataclass(kw_only=True)
@@ -117,18 +125,25 @@ class _Replay:
         outcome.accesses, outcome.requested_bytes = len(trace), trace.requested_bytes
         return outcome
 
-    def _told(self) -> set[int]:
-        """The accesses that are announced: the same ones for every policy."""
-        share = self._options.announced
-        return {n for n in range(len(self._trace)) if n * _HASH % _SCALE < share * _SCALE} if share > 0 else set()
+    def _told(self) -> Mapping[int, tuple[float, float]]:
+        """The accesses that are known before, the same ones for every policy: since when, and when they are warmed."""
+        trace, share, lead_s = self._trace, self._options.announced, self._options.lead_s
+        told: dict[int, tuple[float, float]] = {}
+        for n in range(len(trace)) if share > 0 else ():
+            if n * _HASH % _SCALE < share * _SCALE:
+                takes = warming_s(self._states[trace.snapshots[n]].cost_s)
+                told[n] = trace.at[n] - lead_s, trace.at[n] - min(lead_s, takes)
+        for n, begins in self._options.planned.items():
+            heard, warmed = trace.at[n] - HORIZON.total_seconds(), min(begins, trace.at[n])
+            known = told.get(n, (warmed, warmed))
+            told[n] = min(heard, *known), min(warmed, known[1])
+        return told
 
-    def _ahead(self, told: set[int]) -> Iterator[tuple[float, int, bool]]:
-        """When an announced use is heard of, and when warming for it begins."""
-        trace, lead_s = self._trace, self._options.lead_s
-        for n in told:
-            takes = _AT_LEAST_S + _SAFETY * self._states[trace.snapshots[n]].cost_s
-            yield trace.at[n] - lead_s, n, False
-            yield trace.at[n] - min(lead_s, takes), n, True
+    def _ahead(self, told: Mapping[int, tuple[float, float]]) -> Iterator[tuple[float, int, bool]]:
+        """When a use is heard of, and when warming for it begins."""
+        for n, (heard, warmed) in told.items():
+            yield heard, n, False
+            yield warmed, n, True
 
     # -- events -----------------------------------------------------------------------------------------------
 
@@ -137,7 +152,7 @@ class _Replay:
         s = self._trace.snapshots[use]
         state = self._states[s]
         if not is_warmed:
-            state.expected.append(self._trace.at[use])
+            insort(state.expected, self._trace.at[use])
             return
         if s not in self._here:
             if not self._fits(state.size_bytes):
@@ -160,7 +175,7 @@ class _Replay:
     def _use(self, number: int, s: int, passes: int, now: float, *, is_announced: bool) -> None:
         state, outcome = self._states[s], self._outcome
         if is_announced:
-            state.expected.popleft()
+            state.expected.remove(now)
             self._unpin(s, number)
         state.use(now, self._floor)
         self._ranking.used(s, number, was_announced=is_announced)

@@ -131,6 +131,22 @@ def test_the_picture_has_a_curve_for_each_policy_in_light_and_dark(tmp_path: Pat
     assert "cannot be written" in refused.stderr
 
 
+def test_the_schedules_of_a_configuration_are_replayed_with_it(tmp_path: Path) -> None:
+    example = (Path(__file__).parents[3] / "config.example.toml").read_text()
+    config = tmp_path / "config.toml"
+    config.write_text(example)
+    words = ["--flash", "2 GB", "--policy", "lru", "--schedules", str(config)]
+    none = simulated(LOOP, tmp_path, *words)
+    assert none.exit_code == 2
+    assert "has no [[schedules]]" in none.stderr
+    nightly = 'name = "nightly"\nsnapshots = "imagenet/v*"\ncron = "50 23 * * *"\nfor = "1h"\ntime_zone = "UTC"\n'
+    config.write_text(f"{example}\n[[schedules]]\n{nightly}")
+    found = simulated(LOOP.replace("ds/", "imagenet/"), tmp_path, *words)
+    assert "30 of 30 uses were foreseen by 1 schedules" in found.stderr
+    assert rows(found.stdout)["lru"][:2] == ["0.0%", "0.0%"]
+    assert "no policy can bring less than 40.0% of the bytes" in found.stdout
+
+
 @pytest.mark.parametrize(
     ("most", "marks"),
     [(1.0, ["0%", "20%", "40%", "60%", "80%", "100%"]), (0.0907, ["0%", "2%", "4%", "6%", "8%", "10%"]),

@@ -26,6 +26,8 @@ class Reference(StrEnum):
 AnyPolicy = PolicyName | Reference
 _Entry = tuple[float, int, int]
 """Key, number of its last use (of equals the longer unused leaves first), snapshot."""
+_BY_ARRIVAL = frozenset({PolicyName.TTL, PolicyName.S3_FIFO})
+"""Their keys are taken as of the arrival, whenever: reckoned back to it from later, equals would differ by rounding."""
 
 
 class Ranking:
@@ -45,6 +47,7 @@ class Ranking:
         self._key = self._make_key()
         self._falls = policy is Reference.BELADY
         self._foresees = policy is PolicyName.EWR
+        self._is_by_arrival = policy in _BY_ARRIVAL
         self.here: set[int] = set()
 
     def _make_key(self) -> Callable[[int, float], float] | None:
@@ -126,7 +129,8 @@ class Ranking:
             if self._foresees and self._states[s].expected:
                 self._note(s, now)  # the nearer its use, the higher
             elif self._is_used[s]:
-                self._note(s, max(self._states[s].used_at, self._states[s].came_at))
+                state = self._states[s]
+                self._note(s, state.came_at if self._is_by_arrival else max(state.used_at, state.came_at))
             else:
                 return s
             if self._heap[0] is self._entries[s]:

@@ -67,7 +67,7 @@ class Promotion:
         tier = self._scene.tier(case.cold.tier)
         if tier is None or (tier.s3 is not None and tier.s3.is_archive):  # a restore costs money: somebody must want it
             return None
-        if snapshot.read_at is None or case.now - snapshot.read_at > _LATELY or snapshot.weight < _LEAST_USES - 1:
+        if snapshot.read_at is None or case.now - snapshot.read_at > _LATELY or snapshot.episodes < _LEAST_USES:
             return None
         released_at = case.s.released_at
         if released_at is not None and case.now < released_at + self._judgement.cool_down:

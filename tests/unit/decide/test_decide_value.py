@@ -173,7 +173,7 @@ def test_explain_tells_the_value_its_terms_and_the_rank() -> None:
 
 def read_cold(name: str, *, weight: float = 3.0, gib: float = 100, **more: object) -> SnapshotView:
     """On the HDD only, read there an hour ago."""
-    more = {"on": (HDD,), "weight": weight, "weight_at": NOW, "read_at": NOW - HOUR, "gib": gib} | more
+    more = {"on": (HDD,), "weight": weight, "weight_at": NOW, "episodes": 4, "read_at": NOW - HOUR, "gib": gib} | more
     return snapshot(name, **more)  # type: ignore[arg-type]
 
 
@@ -193,7 +193,7 @@ def test_what_is_read_cold_again_and_again_comes_by_itself_if_configured() -> No
 @pytest.mark.parametrize(
     "s",
     [
-        read_cold("once", weight=0.9),
+        read_cold("once", weight=1.0, episodes=1),
         read_cold("lately", read_at=NOW - 3 * DAY),
         read_cold("unread", read_at=None),
         replace(read_cold("cooling"), released_at=NOW - HOUR),

@@ -16,11 +16,9 @@ from sqlalchemy import Connection, select
 from tierd.catalog.lookup import snapshot_by_id
 from tierd.catalog.measured import count
 from tierd.catalog.schema import transfer
-from tierd.model.transfer import Transfer, TransferKind, TransferState
+from tierd.model.transfer import POLICY, Transfer, TransferKind, TransferState
 
 WINDOW = timedelta(days=7)
-POLICY = "policy"
-"""Who asked for what nobody asked for."""
 
 
 def note_done(conn: Connection, t: Transfer, *, leaves_flash: bool, now: datetime) -> None:

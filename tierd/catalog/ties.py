@@ -27,7 +27,8 @@ class Ties(Session):
     def tied_leases(self) -> list[Hold]:
         """Leases that have not ended and are tied to something, also those whose time is over."""
         with self._reading() as conn:
-            return [rows.hold(r) for r in conn.execute(select(hold).where(_OPEN, _TIED).order_by(hold.c.id))]
+            # Sorted here, as in `active_holds`.
+            return sorted((rows.hold(r) for r in conn.execute(select(hold).where(_OPEN, _TIED))), key=lambda h: h.id)
 
     def end_tied(self, leases: Sequence[Hold], now: datetime, message: str) -> None:
         """What they were tied to is over; one that was handed over since is left alone."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Select, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, select
 
 from tierd.catalog import rows
 from tierd.catalog.announcing import open_announcements
 from tierd.catalog.engine import Opened
 from tierd.catalog.holds import active_holds
-from tierd.catalog.schema import event, hold, placement, snapshot, transfer
+from tierd.catalog.schema import Time, event, hold, placement, snapshot, transfer
 from tierd.catalog.session import Session
 from tierd.catalog.settings import in_given_phases
 from tierd.model.announced import Announcement
@@ -23,13 +23,11 @@ from tierd.model.hold import Hold, HoldKind
 from tierd.model.placement import Placement
 from tierd.model.plan import SnapshotView, View
 from tierd.model.tier import Tier, TierName, TierUsage
-from tierd.model.transfer import LIVE, Transfer, TransferKind, TransferState
+from tierd.model.transfer import LIVE, POLICY, Transfer, TransferKind, TransferState
 
 _T = TypeVar("_T")
 _NEWEST = 10_000
 _DAY = timedelta(days=1)
-POLICY = "policy"
-"""Who asked for what nobody asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +92,10 @@ def _newest_failures() -> Select[*tuple[Any, ...]]:
     return select(transfer).where(transfer.c.state == TransferState.FAILED, ~superseded)
 
 
-def _lately() -> Select[*tuple[Any, ...]]:
-    """Finished transfers among the newest: enough for what is asked of the last day, however long the history."""
-    newest = select(func.coalesce(func.max(transfer.c.id), 0)).scalar_subquery()
-    columns = (transfer.c.snapshot_id, transfer.c.kind, transfer.c.release, transfer.c.requested_by)
-    done = transfer.c.state == TransferState.DONE
-    return select(*columns, transfer.c.source, transfer.c.bytes_total, transfer.c.finished_at).where(
-        transfer.c.id > newest - _NEWEST, done, or_(transfer.c.release, transfer.c.kind == TransferKind.RECALL)
-    )
+def _lately(conn: Connection, *wanted: ColumnElement[bool]) -> tuple[ColumnElement[bool], ...]:
+    """Finished transfers among the newest: enough for what is asked of the last days, however long the history."""
+    newest = conn.scalar(select(func.max(transfer.c.id))) or 0
+    return transfer.c.id > newest - _NEWEST, transfer.c.state == TransferState.DONE, *wanted
 
 
 def _with_own_copy() -> Select[*tuple[Any, ...]]:
@@ -113,17 +107,23 @@ def _by_snapshot(conn: Connection, query: Select[*tuple[Any, ...]]) -> dict[Snap
     return {SnapshotId(r.snapshot_id): rows.transfer(r) for r in conn.execute(query).all()}
 
 
-def _moved_lately(conn: Connection, flash: TierName, now: datetime) -> tuple[dict[SnapshotId, datetime], int]:
-    """When snapshots last left flash, and how much was written to it in a day without being asked for."""
-    released: dict[SnapshotId, datetime] = {}
-    promoted_bytes = 0
-    for r in conn.execute(_lately()):
-        if r.kind == TransferKind.RECALL:
-            if r.requested_by == POLICY and r.finished_at > now - _DAY:
-                promoted_bytes += r.bytes_total
-        elif r.source == flash:
-            released[SnapshotId(r.snapshot_id)] = r.finished_at  # in the order of ids: the last one stays
-    return released, promoted_bytes
+def _released_lately(conn: Connection, flash: TierName) -> dict[SnapshotId, datetime]:
+    """When snapshots last left flash."""
+    left = _lately(conn, transfer.c.release, transfer.c.source == flash)
+    last = func.max(transfer.c.finished_at, type_=Time).label("at")
+    query = select(transfer.c.snapshot_id, last).where(*left).group_by(transfer.c.snapshot_id)
+    return {SnapshotId(r.snapshot_id): r.at for r in conn.execute(query)}
+
+
+def _promoted_bytes(conn: Connection, now: datetime) -> int:
+    """How much was written to flash in a day without being asked for."""
+    came = _lately(
+        conn,
+        transfer.c.kind == TransferKind.RECALL,
+        transfer.c.requested_by == POLICY,
+        transfer.c.finished_at > now - _DAY,
+    )
+    return conn.scalar(select(func.sum(transfer.c.bytes_total)).where(*came)) or 0
 
 
 class Views(Session):
@@ -170,7 +170,8 @@ class Views(Session):
                 announced[a.snapshot_id].append(a)
             live = _by_snapshot(conn, select(transfer).where(transfer.c.state.in_(sorted(LIVE))))
             failed = _by_snapshot(conn, _newest_failures())
-            released, promoted_bytes = _moved_lately(conn, min(tiers, key=lambda t: t.rank).name, now)
+            released = _released_lately(conn, min(tiers, key=lambda t: t.rank).name)
+            promoted_bytes = _promoted_bytes(conn, now)
 
         def seen(s: Snapshot) -> SnapshotView:
             return SnapshotView(

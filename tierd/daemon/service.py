@@ -35,7 +35,7 @@ from tierd.model.plan import Action, Step, View
 from tierd.model.pressure import Busy
 from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
-from tierd.model.transfer import Progress, TransferId, TransferKind
+from tierd.model.transfer import POLICY, Progress, TransferId, TransferKind
 from tierd.model.value import Cost
 from tierd.move.mover import Mover
 from tierd.observe.choose import choose
@@ -221,7 +221,7 @@ class Daemon:
             release=step.action is Action.RELEASE,
             priority=step.priority,
             reason=step.reason,
-            requested_by="policy",
+            requested_by=POLICY,
             bytes_total=snapshot.size_bytes,
             files_total=snapshot.files,
             now=now,

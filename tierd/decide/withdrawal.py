@@ -10,9 +10,8 @@ from datetime import datetime
 from tierd.decide.planner import PRIORITY_QUIET
 from tierd.decide.scene import is_leaving
 from tierd.model.plan import SnapshotView, View
-from tierd.model.transfer import Transfer, TransferKind, TransferState
+from tierd.model.transfer import POLICY, Transfer, TransferKind, TransferState
 
-_POLICY = "policy"
 _UNDONE_FREELY = (TransferState.QUEUED, TransferState.RESTORING, TransferState.COPYING, TransferState.VERIFYING)
 
 
@@ -39,5 +38,5 @@ def _is_kept_by_phase(view: View, s: SnapshotView, live: Transfer) -> bool:
 
 
 def _is_for_quiet_hours(live: Transfer) -> bool:
-    is_wish = live.requested_by != _POLICY or live.release or live.kind is not TransferKind.MIGRATE
+    is_wish = live.requested_by != POLICY or live.release or live.kind is not TransferKind.MIGRATE
     return not is_wish and live.priority == PRIORITY_QUIET and live.state is TransferState.QUEUED

@@ -14,6 +14,9 @@ from tierd.model.tier import TierName
 
 TransferId = NewType("TransferId", int)
 
+POLICY = "policy"
+"""Who asked for what nobody asked for: the planner."""
+
 
 class TransferKind(StrEnum):
     MIGRATE = "migrate"
@@ -103,7 +106,7 @@ class Transfer:
     release: bool = False
     priority: int = 0
     reason: str = ""
-    requested_by: str = "policy"
+    requested_by: str = POLICY
     attempt: int = 1
     not_before: datetime | None = None
     error: str | None = None

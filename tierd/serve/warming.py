@@ -16,7 +16,7 @@ from tierd.model.dataset import Snapshot, SnapshotRef
 from tierd.model.hold import Hold, Tie
 from tierd.model.plan import Action, Admission, Restore, SnapshotView, WarmAnswer
 from tierd.model.tier import TierKind, TierName
-from tierd.model.transfer import Transfer, TransferKind
+from tierd.model.transfer import POLICY, Transfer, TransferKind
 from tierd.serve.finding import Finder, Receipt, is_steady
 from tierd.serve.ports import Clock, Ports
 from tierd.serve.views import Views
@@ -215,7 +215,7 @@ class Warming:
                     release=step.action is Action.RELEASE,
                     priority=PRIORITY_WISH,
                     reason=f"{step.reason} (makes room for {ref})",
-                    requested_by="policy",
+                    requested_by=POLICY,
                     bytes_total=victim.size_bytes,
                     files_total=victim.files,
                     now=self._clock(),

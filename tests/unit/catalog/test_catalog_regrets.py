@@ -120,3 +120,29 @@ def test_the_last_release_and_promotions_of_a_day_are_in_the_view(world: World) 
     seen = world.catalog.view(world.tiers, world.datasets, {}, now=NOW + 2 * HOUR)
     assert (seen.snapshots[0].released_at, seen.promoted_bytes) == (NOW, 1000)
     assert world.catalog.view(world.tiers, world.datasets, {}, now=NOW + 2 * DAY).promoted_bytes == 0
+
+
+def test_what_the_control_loop_asks_each_second_does_not_grow_with_the_history(world: World) -> None:
+    """Thousands of leases that ended long ago are not walked through to find the few that are open."""
+    s = world.add()
+    with world.catalog._writing() as conn:
+        many = [(n, s.id, n, n, n + 9, n + 5, 1) for n in range(1, 5001)]
+        conn.exec_driver_sql(
+            "INSERT INTO hold (id, snapshot_id, kind, holder, since, renewed_at, expires_at, ended_at, generation)"
+            " VALUES (?, ?, 'lease', 'job', ?, ?, ?, ?, ?)",
+            many,
+        )
+    asked: list[str] = []
+    with world.catalog._reading() as conn:
+        raw = conn.connection.driver_connection
+        raw.set_trace_callback(asked.append)
+    world.catalog.tied_leases()
+    world.catalog.expire_leases(NOW)
+    world.catalog.holds(now=NOW)
+    raw.set_trace_callback(None)
+    queries = [sql for sql in asked if sql.startswith("SELECT hold")]
+    assert len(queries) >= 3
+    with world.catalog._reading() as conn:
+        for sql in queries:
+            plan = conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}").fetchall()
+            assert "USING INDEX hold_" in str(plan), sql

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -104,6 +104,33 @@ def test_what_an_older_database_knows_survives_the_upgrade(tmp_path: Path) -> No
         )
         assert again.id == 42
     assert (tmp_path / "tierd.db.v1").exists()
+
+
+def test_leases_and_pins_survive_the_upgrade_that_ties_them_to_processes(tmp_path: Path) -> None:
+    """What held before holds afterwards; what had ended stays so."""
+    db = connect(tmp_path / "tierd.db")
+    upgrades.upgrade(db, upgrades.STEPS[:4])
+    later = 4_102_444_800_000_000  # in 2100
+    run(
+        db,
+        (
+            f"PRAGMA application_id = {APPLICATION_ID}",
+            "INSERT INTO tier VALUES ('flash', 'posix', x'2f66', 0, NULL, 1)",
+            "INSERT INTO dataset VALUES ('imagenet', x'2f66', 'flash', '*', 1)",
+            "INSERT INTO snapshot VALUES (7, '0123456789abcdef', 'imagenet', 'v1', x'2f6631', 7, 10, 11, 1, 2, 1, 2, 3,"
+            " 'events', 4, 5, 6, 1.5, 3, 8, 9, NULL, NULL)",
+            f"INSERT INTO hold VALUES (5, 7, 'lease', 'alice', 1, 2, {later}, NULL, 3, 'run 7', 'key')",
+            "INSERT INTO hold VALUES (6, 7, 'pin', 'root', 1, 1, NULL, NULL, 1, NULL, NULL)",
+            f"INSERT INTO hold VALUES (9, 7, 'lease', 'bob', 1, 2, {later}, 3, 1, NULL, NULL)",
+        ),
+    )
+    db.close()
+    with Catalog.open(tmp_path / "tierd.db", wait_s=0) as catalog:
+        lease, pin = catalog.holds(now=datetime(2026, 1, 1, tzinfo=UTC))
+        assert (lease.id, lease.holder, lease.generation, lease.note, lease.tie) == (5, "alice", 3, "run 7", None)
+        assert (pin.id, pin.kind, pin.expires_at) == (6, "pin", None)
+        s = catalog.snapshot_by_id(lease.snapshot_id)
+        assert (s.episodes, s.weight, s.size_bytes, s.disk_bytes, s.entries, s.floor) == (6, 1.5, 10, 11, 2, 0.0)
 
 
 STEPS: tuple[upgrades.Step, ...] = (

@@ -85,7 +85,7 @@ def machine() -> Iterator[Look]:
 
 def _capabilities() -> Iterator[Look]:
     mask = 0
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, TypeError):
         text = Path("/proc/self/status").read_text()
         mask = int(re.search(r"^CapEff:\s*([0-9a-f]+)", text, re.MULTILINE)[1], 16)  # type: ignore[index]
     missing = [name for name, number in _NEEDED.items() if not mask >> number & 1]

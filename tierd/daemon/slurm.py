@@ -85,7 +85,9 @@ class Jobs:
         squeue = shutil.which("squeue")
         if squeue is None:
             raise ValueError("there is no squeue in PATH")
-        asked = self._run([squeue, "--noheader", "--all", "--jobs", ",".join(wanted), "--format", "%i %A %T"])
+        asked = self._run(
+            [squeue, "--noheader", "--all", "--array", "--jobs", ",".join(wanted), "--format", "%i %A %T"]
+        )
         if asked.returncode and _UNKNOWN not in asked.stderr:
             raise ValueError(asked.stderr.strip() or f"squeue ended with {asked.returncode}")
         alive: set[str] = set()

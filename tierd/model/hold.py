@@ -33,9 +33,6 @@ class Tie:
     boot_id: str | None = None
     job: str | None = None
 
-    def __str__(self) -> str:
-        return f"process {self.pid}" if self.job is None else f"job {self.job}"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Hold:

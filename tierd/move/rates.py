@@ -90,7 +90,8 @@ class Rates:
             fit.add(size_bytes, files, seconds)
             known = self._costs.get(pair)
             cost = self._costs[pair] = fit.solve(1 + (known.samples if known else 0))
-            self._catalog.keep_measured_rate(pair, cost, fit.sums)
+            sums = fit.sums
+        self._catalog.keep_measured_rate(pair, cost, sums)  # without the lock: who asks for a rate waits for no disk
 
     def cost(self, source: TierName, destination: TierName) -> Cost:
         """From what this pair of tiers achieved, else from the slowest pair known, else assumed (no samples)."""

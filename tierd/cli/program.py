@@ -50,7 +50,7 @@ Exit codes:
   3    no daemon answers
   4    there is nothing of that name
   5    the present state does not allow it: held, not settled, cancelled, in use
-  6    the warm is refused: no room, or no copy within reach
+  6    the warm is refused: no room, no copy within reach, or not there in time
   7    you may not do that: role, token, or permission on the socket
   8    the catalog database cannot be used
   9    a tier cannot be used: offline, full, damaged, access denied

@@ -331,7 +331,10 @@ def test_a_demand_larger_than_flash_comes_to_rest() -> None:
         snap = turn.snapshot
         weight = decayed(snap.weight, snap.weight_at, now) + (1.0 if step_number % 10 == snap.id - 1 else 0.0)
         found[step_number % 10] = replace(
-            turn, snapshot=replace(snap, weight=weight, weight_at=now, accessed_at=now, read_at=now)
+            turn,
+            snapshot=replace(
+                snap, weight=weight, weight_at=now, accessed_at=now, read_at=now, episodes=snap.episodes + 1
+            ),
         )
         here = sum(130 for s in found if s.on(FLASH))
         seen = replace(view(*found, flash=usage(FLASH, here, 1000)), judgement=Judgement(promote=True))

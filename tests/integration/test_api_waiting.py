@@ -54,14 +54,12 @@ def test_64_ranks_wait_while_others_are_served_at_once(world: ApiWorld) -> None:
     transfer = world.enqueue(world.add("v1"))
     path = f"/v1/transfers/{transfer.id}"
     with listening(world) as server, connect(server) as client, ThreadPoolExecutor(RANKS) as pool:
-        waiting = [pool.submit(client.get, path, params={"wait_s": 30}) for _ in range(RANKS)]
+        waiting = [pool.submit(client.get, path, params={"wait_s": 60}) for _ in range(RANKS)]
         time.sleep(0.5)
-        slowest = 0.0
         for _ in range(50):
-            began = time.monotonic()
             assert client.get("/v1/snapshots/imagenet/v1").status_code == 200
-            slowest = max(slowest, time.monotonic() - began)
-        assert slowest < 1.0  # a machine under load is slow; a pool that is used up would take 30 s
+        # A pool that the ranks use up would serve the others only when a wait has ended.
+        assert not any(rank.done() for rank in waiting)
         world.run(transfer, S.COPYING, S.CANCELLED)
         assert {w.result(timeout=10).json()["state"] for w in waiting} == {"cancelled"}
 

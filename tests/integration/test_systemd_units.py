@@ -99,3 +99,7 @@ def test_the_configuration_directory_is_created(root: Path) -> None:
     result = run("systemd-tmpfiles", "--create", f"--root={root}", UNITS / "tierd.tmpfiles.conf")
     assert (result.returncode, result.stderr) == (0, "")
     assert (root / "etc/tierd").is_dir()
+
+
+def test_slurm_starts_jobs_only_after_tierd() -> None:
+    assert "Before=slurmd.service" in SERVICE.read_text().splitlines()

@@ -79,6 +79,11 @@ class Prometheus(Server):
         values = [float(value) for series in answer["data"]["result"] for _, value in series["values"]]
         return [value for value in values if value == value]  # NaN is not
 
+    def rules(self) -> dict[str, str]:
+        """Every rule with what became of its last evaluation: ok, err or unknown."""
+        groups = httpx.get(f"{self.url}/api/v1/rules", timeout=30).json()["data"]["groups"]
+        return {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
+
 
 class Alertmanager(Server):
     """Alertmanager with a configuration file."""

@@ -161,7 +161,6 @@ def test_want_of_descriptors_ends_no_lease(world: ApiWorld, sleeper: subprocess.
         with contextlib.suppress(OSError):  # until there is none left
             while True:
                 taken.append(os.open("/dev/null", os.O_RDONLY))
-        assert taken
         watcher.look()
     finally:
         for fd in taken:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tierd.cli import curves as picture
+from tierd.cli import uselog
 from tierd.cli.options import DURATION
 from tierd.cli.terminal import Cell, line, say, table
 from tierd.errors import InvalidRequest
@@ -24,13 +22,12 @@ from tierd.model.value import Cost, PolicyName
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from tierd.decide.simulate import Access, Options, Outcome, Trace
+    from tierd.decide.simulate import Options, Outcome, Trace
     from tierd.decide.simulate.bounds import Bound
     from tierd.decide.simulate.replay import AnyPolicy
 
 _MOST_SCANNED = 50_000
 """Accesses up to which policies that look at all snapshots for each victim are replayed without being asked for."""
-_NEEDED = ("time", "snapshot", "bytes")
 
 
 @click.command("simulate")
@@ -39,15 +36,22 @@ _NEEDED = ("time", "snapshot", "bytes")
     "--policy", "policies", multiple=True, metavar="NAME", help="Only these (may be repeated); all by default."
 )
 @click.option(
-    "--flash", "sizes", default="5%,10%,25%,50%", show_default=True, metavar="SIZES",
-    help='Sizes of flash: shares of all bytes used, or sizes: "10%,20 TB".',
+    "--flash", "sizes", multiple=True, default=["5%,10%,25%,50%"], show_default=True, metavar="SIZES",
+    help='Sizes of flash: shares of all bytes used, or sizes: "10%,20 TB". May be repeated.',
 )  # fmt: skip
 @click.option("--rate", default="200 MB/s", show_default=True, help="How fast snapshots are brought to flash.")
 @click.option(
     "--file-rate", type=click.FloatRange(1), default=2000, show_default=True, help="Files per second, likewise."
 )
-@click.option("--announced", default="0%", show_default=True, metavar="SHARE", help="Uses that are announced before.")
-@click.option("--lead", type=DURATION, default="7d", show_default=True, metavar="DURATION", help="So long before.")
+@click.option(
+    "--start", type=DURATION, default="1s", show_default=True, metavar="DURATION", help="Until a transfer flows."
+)
+@click.option(
+    "--announced", default="0%", show_default=True, metavar="SHARE", help="Uses that are announced, as by schedules."
+)
+@click.option(
+    "--lead", type=DURATION, default="7d", show_default=True, metavar="DURATION", help="How long before the use."
+)
 @click.option(
     "--schedules", "config", type=click.Path(path_type=Path, dir_okay=False), metavar="CONFIG",
     help="Also warm what the [[schedules]] of this configuration name.",
@@ -61,7 +65,7 @@ _NEEDED = ("time", "snapshot", "bytes")
 def simulate(
     log: Path,
     policies: tuple[str, ...],
-    sizes: str,
+    sizes: tuple[str, ...],
     config: Path | None,
     svg: Path | None,
     as_json: bool,
@@ -77,96 +81,42 @@ def simulate(
     tierd simulate uses.csv --schedules /etc/tierd/config.toml
 
     The log has a line per use: time (ISO 8601, or seconds), snapshot, bytes, and optionally passes (how often it was
-    read through) and files. Columns are found by their titles; - is standard input.
+    read through) and files. Columns are found by their titles; `tierd history --json` is read as well; - is standard
+    input.
+
+    Flash is filled to the last byte, and what is used is brought there at once: watermarks, windows, phases and leases
+    are not replayed, nor that transfers share a disk. It compares policies; it does not predict a day.
     """
     from tierd.decide.simulate import Trace
 
-    with _opened(log) as file:
-        trace = Trace(_read(file, str(log)))
+    with uselog.opened(log) as (file, name):
+        trace = Trace(uselog.read(file, name))
     if not len(trace):
-        raise InvalidRequest(f"{log} has no uses", hint="`tierd history > uses.csv` writes what was recorded.")
+        raise InvalidRequest(f"{name} has no uses", hint="`tierd history > uses.csv` writes what was recorded.")
     wanted = _policies(policies, len(trace))
-    at = sorted({_size(text, trace) for text in sizes.split(",")})
+    at = sorted({_size(text, trace) for each in sizes for text in each.split(",")})
     options = _options(**how)
     if config is not None:
         options = _with_schedules(options, trace, config)
     found, bounds = _replayed(trace, wanted, at, options)
     if svg is not None:
-        _draw(svg, found, bounds, log)
+        # What is announced is brought without anybody waiting: the bound is of what is brought.
+        _draw(svg, found, {} if options.foresees else bounds, log)
     if as_json:
-        _print_json(trace, found, bounds)
+        _print_json(trace, options, found, bounds)
     else:
-        _print(trace, found, bounds, is_skipped=not policies and len(wanted) < len(PolicyName) + 1)
+        _print(trace, options, found, bounds, is_skipped=not policies and len(wanted) < len(PolicyName) + 1)
 
 
-# -- reading ---------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _opened(log: Path) -> Iterator[TextIO]:
-    if str(log) == "-":
-        yield sys.stdin
-        return
-    try:
-        with log.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            yield file
-    except OSError as e:
-        raise InvalidRequest(f"{log} cannot be read: {e.strerror}", hint="Name a file of `tierd history`.") from e
-
-
-def _read(file: TextIO, name: str) -> Iterator[Access]:
-    from tierd.decide.simulate import Access
-
-    rows = csv.reader(file)
-    head = [title.strip().lower() for title in next(rows, [])]
-    missing = [title for title in _NEEDED if title not in head]
-    if missing:
-        raise InvalidRequest(
-            f"{name} has no column {', '.join(missing)}",
-            hint="The first line names the columns: time,snapshot,bytes and perhaps passes,files.",
-        )
-    when, snapshot, size = (head.index(title) for title in _NEEDED)
-    passes, files = (head.index(title) if title in head else None for title in ("passes", "files"))
-    try:
-        for row in rows:
-            if not row:
-                continue
-            try:
-                yield Access(
-                    at=_moment(row[when]),
-                    snapshot=row[snapshot],
-                    size_bytes=_whole(row[size]),
-                    passes=1 if passes is None or not row[passes] else max(1, _whole(row[passes])),
-                    files=1 if files is None or not row[files] else max(1, _whole(row[files])),
-                )
-            except (ValueError, OverflowError, IndexError) as e:
-                why = "it has too few columns" if isinstance(e, IndexError) else str(e)
-                hint = "Write time,snapshot,bytes: an ISO 8601 time or seconds, a name, a whole number."
-                raise InvalidRequest(f"{name}, line {rows.line_num}: {why}", hint=hint) from e
-    except csv.Error as e:
-        raise InvalidRequest(f"{name}, line {rows.line_num}: {e}", hint="It must be CSV.") from e
-
-
-def _moment(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        found = datetime.fromisoformat(text)
-        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
-    if not abs(seconds) < 1e15:
-        raise ValueError(f"{text!r} is no time")
-    return seconds
-
-
-def _whole(text: str) -> int:
-    number = int(text) if text.strip().isdecimal() and len(text) < 25 else -1
-    if not 0 <= number < 1 << 63:
-        raise ValueError(f"{text!r} is not a whole number")
-    return number
+# -- asking ----------------------------------------------------------------------------------------------------
 
 
 def _size(text: str, trace: Trace) -> int:
-    size = round(parse_percent(text) * trace.total_bytes) if text.strip().endswith("%") else parse_size(text)
+    if text.strip().endswith("%"):
+        share = parse_percent(text)
+        size = max(1, round(share * trace.total_bytes)) if share else 0
+    else:
+        size = parse_size(text)
     if size <= 0:
         raise InvalidRequest(f"flash of {text.strip()} holds nothing", hint='Write a size or a share, like "10%".')
     return size
@@ -190,7 +140,7 @@ def _policies(named: Iterable[str], accesses: int) -> list[AnyPolicy]:
 
 
 def _options(
-    *, rate: str, file_rate: float, announced: str, lead: timedelta, bypass: bool, regret: timedelta
+    *, rate: str, file_rate: float, start: timedelta, announced: str, lead: timedelta, bypass: bool, regret: timedelta
 ) -> Options:
     from tierd.decide.simulate import Options
 
@@ -198,7 +148,7 @@ def _options(
     if not bytes_per_s:
         raise InvalidRequest("a rate of nothing brings nothing", hint='Write a rate, like "200 MB/s".')
     return Options(
-        cost=Cost(start_s=1.0, s_per_byte=1 / bytes_per_s, s_per_file=1 / file_rate),
+        cost=Cost(start_s=start.total_seconds(), s_per_byte=1 / bytes_per_s, s_per_file=1 / file_rate),
         announced=parse_percent(announced),
         lead_s=lead.total_seconds(),
         bypass=bypass,
@@ -239,7 +189,7 @@ def _replayed(
     return found, bounds
 
 
-def _print(trace: Trace, found: list[Outcome], bounds: dict[int, Bound], *, is_skipped: bool) -> None:
+def _print(trace: Trace, options: Options, found: list[Outcome], bounds: dict[int, Bound], *, is_skipped: bool) -> None:
     line(
         f"{len(trace)} uses of {len(trace.names)} snapshots ({format_size(trace.total_bytes)}) "
         f"in {format_duration(trace.at[-1] - trace.at[0])}"
@@ -254,9 +204,12 @@ def _print(trace: Trace, found: list[Outcome], bounds: dict[int, Bound], *, is_s
             [_row(outcome, is_best=outcome.byte_miss_ratio == best) for outcome in here],
             right=("BYTES MISSED", "USES MISSED", "MOVED", "FROM COLD", "WAITED", "REGRETTED"),
         )
-        method = "linear program" if bound.method == "foo" else "a weaker bound, without the linear program"
-        line(f"no policy can miss less than {bound.byte_miss_ratio:.1%} of the bytes ({method})")
+        method = "linear program" if bound.method == "foo" else "pfoo-l, weaker than the linear program"
+        verb = "bring" if options.foresees else "miss"
+        line(f"no policy can {verb} less than {bound.byte_miss_ratio:.1%} of the bytes ({method})")
         _compare(here)
+    if any(bound.is_without_scipy for bound in bounds.values()):
+        say("the linear program needs scipy: pip install 'tierd[simulate]'")
     if is_skipped:
         say("stp looks at all snapshots for each victim, it is left out of so long a log; --policy stp replays it")
 
@@ -275,13 +228,20 @@ def _row(outcome: Outcome, *, is_best: bool) -> list[str | Cell]:
 
 def _compare(here: list[Outcome]) -> None:
     """Say it where tierd's own policy is not the better one."""
-    ratio = {outcome.policy: outcome.byte_miss_ratio for outcome in here}
-    own, other = ratio.get(PolicyName.EWR), ratio.get(PolicyName.LRU)
-    if own is not None and other is not None and own > other:
-        line(Cell("ewr misses more than lru here", "yellow"), f": {own:.1%} against {other:.1%}")
+    outcomes = {outcome.policy: outcome for outcome in here}
+    own = outcomes.get(PolicyName.EWR)
+    if own is None:
+        return
+    offered = [o for o in here if o.policy in set(PolicyName) and o.missed_bytes < own.missed_bytes]
+    plain = outcomes.get(PolicyName.LRU)
+    if plain is not None and plain.missed_bytes == own.missed_bytes:
+        line("ewr and lru miss the same here")
+    if offered:
+        less = ", ".join(f"{o.policy} ({o.byte_miss_ratio:.1%})" for o in sorted(offered, key=lambda o: o.missed_bytes))
+        line(Cell("ewr is not the best here", "yellow"), f": {own.byte_miss_ratio:.1%}, less is missed by {less}")
 
 
-def _print_json(trace: Trace, found: list[Outcome], bounds: dict[int, Bound]) -> None:
+def _print_json(trace: Trace, options: Options, found: list[Outcome], bounds: dict[int, Bound]) -> None:
     import json
 
     results = [
@@ -289,7 +249,12 @@ def _print_json(trace: Trace, found: list[Outcome], bounds: dict[int, Bound]) ->
         for outcome in found
     ]
     lower = [{"flash_bytes": size} | asdict(bound) for size, bound in bounds.items()]
-    about = {"uses": len(trace), "snapshots": len(trace.names), "total_bytes": trace.total_bytes}
+    about = {
+        "uses": len(trace),
+        "snapshots": len(trace.names),
+        "total_bytes": trace.total_bytes,
+        "options": asdict(options) | {"planned": len(options.planned)},
+    }
     click.echo(json.dumps(about | {"results": results, "lower_bounds": lower}, indent=2))
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 
 from tierd.decide.policies import SCORES
-from tierd.decide.simulate import Access, Options, Trace, lower_bound, planned, replay
+from tierd.decide.simulate import Access, Options, Outcome, Trace, lower_bound, planned, replay
 from tierd.decide.simulate.order import KEYS, State
 from tierd.decide.simulate.replay import AnyPolicy, Reference
 from tierd.model.schedule import Schedule
@@ -86,11 +86,88 @@ def test_schedules_foresee_what_they_name_and_nobody_waits_for_it() -> None:
     assert [trace.at[n] for n in planned(trace, [latest], SECOND_PER_BYTE.cost)] == []  # v2 is, from the first Thursday
 
 
-def test_what_is_announced_is_not_pushed_out_before_its_use() -> None:
-    """b is announced half a day ahead; c comes in between and has to do without flash."""
-    trace = Trace([Access(0, "a", 10), Access(10 * HOUR, "c", 10), Access(20 * HOUR, "b", 10)])
-    outcome = replay(trace, PolicyName.LRU, 10, Options(announced=1.0, lead_s=12 * HOUR))
+def test_warming_for_an_announced_use_waits_for_room() -> None:
+    """Both are brought within 10 s, and c is held until 50 s before b is used: then b comes, in time."""
+    trace = Trace([Access(0, "a", 10), Access(HOUR - 50, "c", 10), Access(HOUR, "b", 10)])
+    outcome = replay(trace, PolicyName.LRU, 10, Options(cost=SECOND_PER_BYTE.cost, announced=1.0, lead_s=DAY))
+    assert (outcome.misses, outcome.cold_bytes, outcome.moved_bytes, outcome.stall_s) == (0, 0, 30, 0.0)
+    later = Trace([Access(0, "a", 10), Access(HOUR - 4, "c", 10), Access(HOUR, "b", 10)])
+    outcome = replay(later, PolicyName.LRU, 10, Options(cost=SECOND_PER_BYTE.cost, announced=1.0, lead_s=DAY))
+    assert (outcome.misses, outcome.missed_bytes, outcome.moved_bytes, outcome.stall_s) == (1, 6, 30, 6.0)
+
+
+def test_another_use_does_not_end_the_hold_for_an_announced_one() -> None:
+    """The use of b at 0 is not announced (nor that of c), the second one is: c cannot push it out in between."""
+    told = [n for n in range(40) if n * 2654435761 % (1 << 32) < 0.3 * (1 << 32)]
+    use = told[3]
+    rows = [Access(n * 0.01, f"x{n}", 1) for n in range(use - 2)]
+    rows += [Access(100.0, "b", 10), Access(101.0, "c", 10), Access(102.0, "b", 10)]
+    assert use == len(rows) - 1
+    outcome = replay(Trace(rows), PolicyName.LRU, 10, Options(announced=0.3, lead_s=50.0, cost=SECOND_PER_BYTE.cost))
     assert outcome.cold_bytes == 10
+    assert outcome.misses == sum(n not in told for n in range(use)) - 1  # the first use of b found it, too
+
+
+def test_a_use_that_is_announced_too_late_waits_for_the_rest() -> None:
+    """100 s to bring, announced 40 s before: 60 s are waited for, in which 60 of the bytes come."""
+    outcome = replay(
+        Trace([Access(0, "a", 100)]), PolicyName.LRU, 100, Options(cost=SECOND_PER_BYTE.cost, announced=1.0, lead_s=40)
+    )
+    assert (outcome.stall_s, outcome.missed_bytes, outcome.moved_bytes, outcome.misses) == (60.0, 60, 100, 1)
+
+
+def test_ewr_keeps_what_is_announced_where_others_forget_it() -> None:
+    """a is old, its next use in an hour is announced; b was used just now. c needs the room of one."""
+    rows = [Access(0, "a", 10), *(Access(60 * DAY + n * HOUR, "b", 10) for n in range(20)), Access(61 * DAY, "c", 10)]
+    trace = Trace([*rows, Access(61 * DAY + HOUR, "a", 10)])
+    plain, told = (replay(trace, PolicyName.EWR, 20, Options(announced=share, lead_s=DAY)) for share in (0.0, 1.0))
+    assert (plain.moved_bytes, told.moved_bytes) == (40, 30)
+
+
+def scanned(trace: Trace, policy: PolicyName, flash: int, options: Options) -> Outcome:
+    """The same replay without a heap: all scores of the planner, as of that moment, for every victim."""
+    from tierd.decide.simulate.replay import _Replay
+
+    slow = _Replay(trace, policy, flash, options)
+    slow._ranking._key = None
+    return slow.run()
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None, derandomize=True)
+@pytest.mark.parametrize("policy", list(PolicyName))
+def test_the_heap_finds_the_victims_that_a_look_at_all_scores_finds(policy: PolicyName, data: st.DataObject) -> None:
+    chance = random.Random(data.draw(st.integers(0, 10**9)))
+    sizes = [chance.randint(10**6, 10**9) for _ in range(12)]
+    at = 0.0
+    rows = []
+    for _ in range(data.draw(st.integers(1, 120))):
+        at += 60 + chance.expovariate(1 / chance.choice([600.0, 40_000.0, 300_000.0]))
+        n = min(int(chance.paretovariate(0.6)) - 1, 11)
+        rows.append(Access(at, str(n), sizes[n], chance.choice([1, 1, 3])))
+    trace = Trace(rows)
+    flash = data.draw(st.integers(10**8, sum(sizes)))
+    options = Options(
+        announced=data.draw(st.sampled_from([0.0, 0.4, 1.0])), lead_s=data.draw(st.floats(1, 30 * DAY)),
+        bypass=data.draw(st.booleans()),
+        planned={n: trace.at[n] - chance.uniform(0, 3 * DAY) for n in range(0, len(rows), chance.randint(1, 50))},
+    )  # fmt: skip
+    assert replay(trace, policy, flash, options) == scanned(trace, policy, flash, options)
+
+
+def test_names_do_not_matter() -> None:
+    plain = mixed(4, 1500)
+    flash = plain.total_bytes // 20
+    renamed = Trace(
+        Access(at, f"{hash_of(s)}", plain.sizes[s], passes)
+        for at, s, passes in zip(plain.at, plain.snapshots, plain.passes, strict=True)
+    )
+    for policy in ALL:
+        assert replay(plain, policy, flash) == replay(renamed, policy, flash)
+
+
+def hash_of(number: int) -> int:
+    return number * 7919 % 99_991
 
 
 def test_bypass_leaves_flash_to_what_is_worth_more() -> None:

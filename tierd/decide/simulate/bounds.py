@@ -22,6 +22,7 @@ class Bound:
 
     method: str
     byte_miss_ratio: float
+    is_without_scipy: bool = False
 
 
 def lower_bound(trace: Trace, flash_bytes: int, *, most_accesses: int = MOST_ACCESSES) -> Bound:
@@ -30,14 +31,19 @@ def lower_bound(trace: Trace, flash_bytes: int, *, most_accesses: int = MOST_ACC
     intervals = [(n, after) for n, after in enumerate(trace.next_use) if after < len(trace)]
     intervals = [(n, after) for n, after in intervals if trace.sizes[trace.snapshots[n]] <= flash_bytes]
     hits: float | None = None
+    is_without_scipy = False
     if len(trace) <= most_accesses:
-        hits = _foo(trace, intervals, flash_bytes)
+        try:
+            hits = _foo(trace, intervals, flash_bytes)
+        except ImportError:
+            is_without_scipy = True
     method = "pfoo-l" if hits is None else "foo"
     if hits is None:
         hits = _pfoo(trace, intervals, flash_bytes)
     # Every access that finds nothing brings its snapshot once, whatever its passes.
     misses = sum(trace.sizes[s] for s in trace.snapshots) - hits
-    return Bound(method=method, byte_miss_ratio=max(0.0, misses / requested) if requested else 0.0)
+    ratio = max(0.0, misses / requested) if requested else 0.0
+    return Bound(method=method, byte_miss_ratio=ratio, is_without_scipy=is_without_scipy)
 
 
 def _pfoo(trace: Trace, intervals: list[tuple[int, int]], flash_bytes: int) -> float:
@@ -54,13 +60,15 @@ def _pfoo(trace: Trace, intervals: list[tuple[int, int]], flash_bytes: int) -> f
 
 
 def _foo(trace: Trace, intervals: list[tuple[int, int]], flash_bytes: int) -> float | None:
-    """The linear program; None where scipy is not installed."""
-    try:
-        import numpy as np
-        from scipy.optimize import linprog
-        from scipy.sparse import coo_array
-    except ImportError:
-        return None
+    """The linear program; None where it cannot be solved.
+
+    Raises:
+        ImportError: scipy is not installed.
+    """
+    import numpy as np
+    from scipy.optimize import linprog
+    from scipy.sparse import coo_array
+
     if not intervals:
         return 0.0
     # Unknowns: how much of each interval stays, then how full flash is between each access and the next one.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tierd.decide.policies import SCORES, TAU_S, Standing
 from tierd.model.value import PolicyName
@@ -25,6 +25,7 @@ class State:
     Attributes:
         weight: decayed uses as of `used_at`, that it came to be included.
         uses: since ever; uses_here: since it came to flash.
+        expected: times of its announced uses, the next one first.
     """
 
     size_bytes: int
@@ -36,6 +37,7 @@ class State:
     uses: int = 0
     uses_here: int = 0
     floor: float = 0.0
+    expected: list[float] = field(default_factory=list)
 
     def use(self, now: float, floor: float) -> None:
         """It is used."""
@@ -56,6 +58,7 @@ class State:
             resident_s=now - self.came_at,
             uses=self.uses,
             cost_s=self.cost_s,
+            announced_in_s=max(0.0, self.expected[0] - now) if self.expected else None,
             floor=self.floor,
         )
 

@@ -13,8 +13,14 @@ from tierd.model.schedule import LATEST, Schedule
 from tierd.model.value import Cost
 
 _SAFETY, _AT_LEAST_S = 1.3, 60.0
+"""As `schedules` has them."""
 _MOST = 100_000
 """Occurrences looked at of one schedule: of one for every minute two months."""
+
+
+def warming_s(cost_s: float) -> float:
+    """How long before its use warming begins of what takes so long to bring."""
+    return _AT_LEAST_S + _SAFETY * cost_s
 
 
 def planned(trace: Trace, schedules: Iterable[Schedule], cost: Cost) -> Mapping[int, float]:
@@ -40,7 +46,7 @@ def _foresee(trace: Trace, schedule: Schedule, begins: float, cost: Cost, found:
         s = trace.snapshots[number]
         if s not in seen and fnmatchcase(trace.names[s], meant):
             seen.add(s)
-            lead_s = _AT_LEAST_S + _SAFETY * cost.seconds(trace.sizes[s], trace.files[s])
+            lead_s = warming_s(cost.seconds(trace.sizes[s], trace.files[s]))
             warms_at = begins - (schedule.lead.total_seconds() if schedule.lead is not None else lead_s)
             found[number] = min(warms_at, found.get(number, warms_at))
 

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Mapping
+from bisect import insort
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from tierd.decide.policies import SCORES
-from tierd.decide.simulate.order import KEYS, State
+from tierd.decide.schedules import HORIZON
+from tierd.decide.simulate.order import State
+from tierd.decide.simulate.planned import warming_s
+from tierd.decide.simulate.ranking import AnyPolicy, Ranking, Reference
 from tierd.decide.simulate.trace import Trace
 from tierd.model.value import ASSUMED, Cost, PolicyName
 
+__all__ = ["AnyPolicy", "Options", "Outcome", "Reference", "replay"]
+
 _HASH = 2654435761
 _SCALE = 1 << 32
-
-
-class Reference(StrEnum):
-    """Policies that only a simulation can follow, or that tierd does not offer: to compare with."""
-
-    FIFO = "fifo"
-    LFU = "lfu"
-    BELADY = "belady"
-    """Leaves: what is used again last. Must let everything in."""
-    BELADY_SIZE = "belady-size"
-    """The same, weighed by size; all are looked at."""
-
-
-AnyPolicy = PolicyName | Reference
-_Entry = tuple[float, int, int, int]
-"""Key, when it was noted (of equals the first leaves), snapshot, version of its key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +26,9 @@ class Options:
 
     Attributes:
         cost: of bringing a snapshot to flash.
-        announced: share of the uses that are announced `lead_s` before, and warmed by then: moved, but nobody waits.
-        planned: uses that schedules foresee, by the number of the access: when they are warmed.
+        announced: share of the uses that are known `lead_s` before. They are warmed in time if that is long enough, and
+            held for the use: moved, but nobody waits.
+        planned: uses that schedules foresee, by the number of the access: when warming for them begins.
         bypass: what is read once only may be served from the cold tier, when it is worth less than what would leave.
         challenger: by what factor it must be worth more.
         regret_s: fetched again within this time after it left: regretted.
@@ -52,6 +41,11 @@ class Options:
     bypass: bool = False
     challenger: float = 1.25
     regret_s: float = 14 * 86_400.0
+
+    @property
+    def foresees(self) -> bool:
+        """Whether any use is known before."""
+        return self.announced > 0 or bool(self.planned)
 
 
 @dataclass(kw_only=True)
@@ -102,80 +96,124 @@ class _Replay:
             State(size_bytes=size, cost_s=cost.seconds(size, files), first_at=0.0)
             for size, files in zip(trace.sizes, trace.files, strict=True)
         ]
-        self._here: set[int] = set()
+        self._ranking = Ranking(trace, policy, self._states)
+        self._here = self._ranking.here
         self._left_at: dict[int, float] = {}
-        self._pinned: dict[int, int] = {}
-        self._next = [0] * len(trace.sizes)
+        self._there_at: dict[int, float] = {}
+        self._pinned: dict[int, set[int]] = {}
+        self._pinned_bytes = 0
+        self._without_room: list[int] = []
         self._floor = 0.0
-        self._is_ageing = isinstance(policy, PolicyName) and SCORES[policy].is_ageing
-        self._heap: list[_Entry] = []
-        self._noted = 0
-        self._versions = [0] * len(trace.sizes)
-        self._key = self._make_key()
-
-    def _make_key(self) -> Callable[[int, float], float] | None:
-        """The heap's key of a snapshot at the moment of its use; None where all have to be looked at."""
-        states, nexts = self._states, self._next
-        match self._policy:
-            case Reference.FIFO:
-                return lambda s, _: states[s].came_at
-            case Reference.LFU:
-                return lambda s, _: float(states[s].uses_here)
-            case Reference.BELADY:
-                return lambda s, _: -float(nexts[s])
-            case Reference.BELADY_SIZE:
-                return None
-        key = KEYS[self._policy]
-        return None if key is None else lambda s, now: key(states[s].standing(now), now)
+        self._ages = isinstance(policy, PolicyName) and SCORES[policy].is_ageing
 
     def run(self) -> Outcome:
         trace, outcome = self._trace, self._outcome
-        ahead = self._announcements()
-        cursor = 0
+        told = self._told()
+        ahead = sorted(self._ahead(told))
+        cursor, coming = 0, ahead[0][0] if ahead else float("inf")
         for number, (now, s, passes) in enumerate(zip(trace.at, trace.snapshots, trace.passes, strict=True)):
-            while cursor < len(ahead) and ahead[cursor][0] <= now:
-                at, coming, use = ahead[cursor]
-                cursor += 1
+            while coming <= now:
+                at, use, is_warmed = ahead[cursor]
                 if use >= number:
-                    self._warm(coming, at)
-            self._use(number, s, passes, now)
+                    self._hear(use, at, is_warmed=is_warmed)
+                cursor += 1
+                coming = ahead[cursor][0] if cursor < len(ahead) else float("inf")
+            is_announced = number in told
+            self._use(number, s, passes, now, is_announced=is_announced)
+            if is_announced and self._without_room:  # what was held for this use may leave now
+                self._warm_again(number, now)
         outcome.accesses, outcome.requested_bytes = len(trace), trace.requested_bytes
         return outcome
 
-    def _announcements(self) -> list[tuple[float, int, int]]:
-        share, lead_s, trace = self._options.announced, self._options.lead_s, self._trace
-        told = {n: trace.at[n] - lead_s for n in range(len(trace)) if share and n * _HASH % _SCALE < share * _SCALE}
-        told |= {n: min(at, told.get(n, at)) for n, at in self._options.planned.items()}
-        return sorted((at, trace.snapshots[n], n) for n, at in told.items())
+    def _told(self) -> Mapping[int, tuple[float, float]]:
+        """The accesses that are known before, the same ones for every policy: since when, and when they are warmed."""
+        trace, share, lead_s = self._trace, self._options.announced, self._options.lead_s
+        told: dict[int, tuple[float, float]] = {}
+        for n in range(len(trace)) if share > 0 else ():
+            if n * _HASH % _SCALE < share * _SCALE:
+                takes = warming_s(self._states[trace.snapshots[n]].cost_s)
+                told[n] = trace.at[n] - lead_s, trace.at[n] - min(lead_s, takes)
+        for n, begins in self._options.planned.items():
+            heard, warmed = trace.at[n] - HORIZON.total_seconds(), min(begins, trace.at[n])
+            known = told.get(n, (warmed, warmed))
+            told[n] = min(heard, *known), min(warmed, known[1])
+        return told
+
+    def _ahead(self, told: Mapping[int, tuple[float, float]]) -> Iterator[tuple[float, int, bool]]:
+        """When a use is heard of, and when warming for it begins."""
+        for n, (heard, warmed) in told.items():
+            yield heard, n, False
+            yield warmed, n, True
 
     # -- events -----------------------------------------------------------------------------------------------
 
-    def _warm(self, s: int, now: float) -> None:
-        """An announced use comes near: it is brought, and stays until then."""
+    def _hear(self, use: int, now: float, *, is_warmed: bool) -> None:
+        """An announced use is told of; or it comes near, and its snapshot is brought, and stays until then."""
+        s = self._trace.snapshots[use]
+        state = self._states[s]
+        if not is_warmed:
+            insort(state.expected, self._trace.at[use])
+            return
         if s not in self._here:
-            if not self._make_room(s, now):
+            if not self._fits(state.size_bytes):
+                self._without_room.append(use)
                 return
+            self._release(self._weakest(state.size_bytes, now), now)
             self._bring(s, now)
-        self._pinned[s] = self._pinned.get(s, 0) + 1
+            self._there_at[s] = now + state.cost_s
+        if s not in self._pinned:
+            self._pinned[s] = set()
+            self._pinned_bytes += state.size_bytes
+        self._pinned[s].add(use)
 
-    def _use(self, number: int, s: int, passes: int, now: float) -> None:
+    def _warm_again(self, number: int, now: float) -> None:
+        waiting, self._without_room = self._without_room, []
+        for use in waiting:
+            if use > number:
+                self._hear(use, now, is_warmed=True)
+
+    def _use(self, number: int, s: int, passes: int, now: float, *, is_announced: bool) -> None:
         state, outcome = self._states[s], self._outcome
-        self._next[s] = self._trace.next_use[number]
-        is_here = s in self._here
-        if self._pinned.pop(s, None) is not None and not is_here:  # never: what is pinned stays
-            raise AssertionError(s)
+        if is_announced:
+            state.expected.remove(now)
+            self._unpin(s, number)
         state.use(now, self._floor)
-        if not is_here:
-            outcome.misses += 1
-            if self._is_bypassed(s, passes, now) or not self._make_room(s, now):
-                outcome.missed_bytes += state.size_bytes * passes
-                outcome.cold_bytes += state.size_bytes * passes
-                outcome.stall_s += state.cost_s * passes
+        self._ranking.used(s, number, was_announced=is_announced)
+        if s in self._here:
+            if self._there_at and s in self._there_at:
+                self._wait_for_the_rest(s, now)
+            return
+        outcome.misses += 1
+        size_bytes = state.size_bytes
+        if self._fits(size_bytes):
+            victims = self._weakest(size_bytes, now)
+            if not (victims and passes == 1 and self._options.bypass and self._is_bypassed(s, victims, now)):
+                self._release(victims, now)
+                outcome.missed_bytes += size_bytes
+                outcome.stall_s += state.cost_s
+                self._bring(s, now)
                 return
-            outcome.missed_bytes += state.size_bytes
-            outcome.stall_s += state.cost_s
-            self._bring(s, now)
-        self._note(s, now)
+            self._ranking.kept(victims)
+        outcome.missed_bytes += size_bytes * passes
+        outcome.cold_bytes += size_bytes * passes
+        outcome.stall_s += state.cost_s * passes
+
+    def _wait_for_the_rest(self, s: int, now: float) -> None:
+        """It was warmed for an announced use, but perhaps not early enough."""
+        state, outcome = self._states[s], self._outcome
+        left_s = self._there_at.pop(s) - now
+        if left_s > 0:
+            outcome.misses += 1
+            outcome.missed_bytes += round(state.size_bytes * left_s / state.cost_s)
+            outcome.stall_s += left_s
+
+    def _unpin(self, s: int, use: int) -> None:
+        uses = self._pinned.get(s)
+        if uses is not None:
+            uses.discard(use)
+            if not uses:
+                del self._pinned[s]
+                self._pinned_bytes -= self._states[s].size_bytes
 
     def _bring(self, s: int, now: float) -> None:
         state, outcome = self._states[s], self._outcome
@@ -184,77 +222,36 @@ class _Replay:
         if left_at is not None and now - left_at <= self._options.regret_s:
             outcome.regrets += 1
             outcome.regret_bytes += state.size_bytes
-        self._here.add(s)
         self._room -= state.size_bytes
         state.came_at, state.uses_here = now, 1
-        self._note(s, now)
-
-    def _note(self, s: int, now: float) -> None:
-        """Its key changed."""
-        if self._key is not None:
-            self._versions[s] += 1
-            self._noted += 1
-            heapq.heappush(self._heap, (self._key(s, now), self._noted, s, self._versions[s]))
+        self._ranking.came(s, now)
 
     # -- room --------------------------------------------------------------------------------------------------
 
-    def _make_room(self, s: int, now: float) -> bool:
-        """Let the least valuable leave; False, and nobody leaves, where all that may is not enough."""
-        need = self._states[s].size_bytes - self._room
-        if need <= 0:
-            return True
-        pinned = sum(self._states[p].size_bytes for p in self._pinned)
-        if self._states[s].size_bytes > self._outcome.flash_bytes - pinned:
-            return False
-        aside: list[_Entry] = []
-        while self._room < self._states[s].size_bytes:
-            victim, entry = self._victim(now)
-            if victim in self._pinned:
-                aside.append(entry)
-                continue
-            self._leave(victim, now)
-        for entry in aside:
-            heapq.heappush(self._heap, entry)
-        return True
+    def _fits(self, size_bytes: int) -> bool:
+        return size_bytes <= self._outcome.flash_bytes - self._pinned_bytes
 
-    def _victim(self, now: float) -> tuple[int, _Entry]:
-        if self._key is None:
-            free = (s for s in self._here if s not in self._pinned)
-            return min(free, key=lambda s: (self._scan_value(s, now), s)), (0.0, 0, 0, 0)
-        while True:
-            entry = heapq.heappop(self._heap)
-            if entry[3] == self._versions[entry[2]] and entry[2] in self._here:
-                return entry[2], entry
+    def _weakest(self, size_bytes: int, now: float) -> list[int]:
+        need = size_bytes - self._room
+        return self._ranking.weakest(need, now, self._pinned) if need > 0 else []
 
-    def _scan_value(self, s: int, now: float) -> float:
-        state = self._states[s]
-        if self._policy is Reference.BELADY_SIZE:
-            after = self._next[s]
-            ahead = self._trace.at[after] - now if after < len(self._trace) else float("inf")
-            return -ahead * state.size_bytes
-        return SCORES[PolicyName(self._policy)].value(state.standing(now))
+    def _release(self, victims: Sequence[int], now: float) -> None:
+        for s in victims:
+            state = self._states[s]
+            if self._ages:
+                self._floor = max(self._floor, SCORES[PolicyName(self._policy)].value(state.standing(now)))
+            self._ranking.left(s)
+            self._room += state.size_bytes
+            self._left_at[s] = now
+            self._there_at.pop(s, None)
 
-    def _leave(self, s: int, now: float) -> None:
-        if self._is_ageing:
-            value = SCORES[PolicyName(self._policy)].value(self._states[s].standing(now))
-            self._floor = max(self._floor, value)
-        self._here.discard(s)
-        self._room += self._states[s].size_bytes
-        self._left_at[s] = now
-
-    def _is_bypassed(self, s: int, passes: int, now: float) -> bool:
+    def _is_bypassed(self, s: int, victims: Sequence[int], now: float) -> bool:
         """Read once, and worth less than what would have to leave: it is served from where it is."""
-        if not self._options.bypass or passes > 1 or not isinstance(self._policy, PolicyName):
-            return False
-        need = self._states[s].size_bytes - self._room
-        if need <= 0:
+        if not isinstance(self._policy, PolicyName):
             return False
         value = SCORES[self._policy].value
-        own = value(self._states[s].standing(now)) * self._states[s].size_bytes
-        lost = freed = 0.0
-        for other in sorted(self._here - self._pinned.keys(), key=lambda o: value(self._states[o].standing(now))):
-            if freed >= need:
-                break
-            freed += self._states[other].size_bytes
-            lost += value(self._states[other].standing(now)) * self._states[other].size_bytes
+        own, lost = (
+            sum(value(self._states[n].standing(now)) * self._states[n].size_bytes for n in each)
+            for each in ([s], victims)
+        )
         return own < self._options.challenger * lost

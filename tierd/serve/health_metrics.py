@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from tierd.catalog import Catalog
 from tierd.model.placement import Residency
-from tierd.model.plan import SnapshotView, View
+from tierd.model.plan import SnapshotView
 from tierd.model.transfer import Transfer
 from tierd.serve import health
 from tierd.serve.ports import Ports
 
-Labelled = Callable[[SnapshotView], str]
-"""The label of a snapshot's dataset; how many there are is bounded."""
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A snapshot with what several families need of it: worked out once, as there may be many thousands.
+
+    Attributes:
+        dataset: its label; of those there is a bounded number.
+    """
+
+    s: SnapshotView
+    dataset: str
+    residency: Residency
 
 
-def health_metrics(view: View, catalog: Catalog, ports: Ports, dataset: Labelled) -> Iterator[Metric]:
+def health_metrics(placed: Sequence[Placed], catalog: Catalog, ports: Ports) -> Iterator[Metric]:
     """All families."""
     checks = health.ready(ports, catalog).checks
     yield GaugeMetricFamily(
@@ -31,14 +43,14 @@ def health_metrics(view: View, catalog: Catalog, ports: Ports, dataset: Labelled
     yield _by_code(
         "tierd_transfers_retrying",
         "Live transfers whose latest attempt failed, by the code of its error; absent where there are none.",
-        (s.live for s in (*view.snapshots, *view.orphans)),
+        (p.s.live for p in placed),
     )
     yield _by_code(
         "tierd_snapshots_failed",
         "Snapshots whose newest transfer was given up, by the code of its error; absent where there are none.",
-        (s.last_failure for s in (*view.snapshots, *view.orphans) if s.live is None),
+        (p.s.last_failure for p in placed if p.s.live is None),
     )
-    yield _uncopied(view, dataset)
+    yield _uncopied(placed)
 
 
 def _by_code(name: str, text: str, transfers: Iterable[Transfer | None]) -> Metric:
@@ -49,14 +61,14 @@ def _by_code(name: str, text: str, transfers: Iterable[Transfer | None]) -> Metr
     return family
 
 
-def _uncopied(view: View, dataset: Labelled) -> Metric:
+def _uncopied(placed: Sequence[Placed]) -> Metric:
     """What lies only on flash. A snapshot at home on a colder tier has its only copy there by design."""
-    oldest: dict[str, float] = {}
-    for s in view.snapshots:
-        if view.residency(s) is Residency.RESIDENT:
+    oldest: dict[str, datetime] = {}
+    for p in placed:
+        if p.residency is Residency.RESIDENT:
             # Files keep old times when they are copied here: it cannot be without a copy for longer than it is known.
-            since = max(s.snapshot.changed_at, s.snapshot.first_seen_at).timestamp()
-            oldest[dataset(s)] = min(since, oldest.get(dataset(s), since))
+            since = max(p.s.snapshot.changed_at, p.s.snapshot.first_seen_at)
+            oldest[p.dataset] = min(since, oldest.get(p.dataset, since))
     family = GaugeMetricFamily(
         "tierd_uncopied_since_timestamp_seconds",
         "When the snapshot that is on flash alone for longest was found or changed; absent where all have a verified "
@@ -64,5 +76,5 @@ def _uncopied(view: View, dataset: Labelled) -> Metric:
         labels=("dataset",),
     )
     for name, since in sorted(oldest.items()):
-        family.add_metric((name,), since)
+        family.add_metric((name,), since.timestamp())
     return family

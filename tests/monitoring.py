@@ -24,7 +24,8 @@ def needs(*commands: str) -> pytest.MarkDecorator:
     missing = [command for command in commands if shutil.which(command) is None]
     is_allowed = os.environ.get("CI") != "true"
     return pytest.mark.skipif(
-        bool(missing) and is_allowed, reason=f"not installed: {', '.join(missing)} (Debian: prometheus, -alertmanager)"
+        bool(missing) and is_allowed,
+        reason=f"not installed: {', '.join(missing)} (Debian: prometheus, prometheus-alertmanager)",
     )
 
 

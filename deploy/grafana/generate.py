@@ -434,7 +434,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
 
 
 def dashboard() -> dict[str, Any]:
-    """The dashboard as Grafana imports it (classic JSON model, schema 39: Grafana 10.4 and newer)."""
+    """The dashboard as Grafana imports it (classic JSON model)."""
     return {
         "uid": "tierd-overview",
         "title": "tierd",

@@ -449,7 +449,8 @@ def test_pages_that_were_not_cached_before_are_not_cached_after(ext4: Path, tmp_
         os.close(fd)
     (source / "hot").read_bytes()
     copy_and_verify(source, tmp_path / "staging")
-    assert _cached_pages(source / "hot") == 256, "what was hot stays hot"
+    # All 256, but for what the kernel itself takes back when others need memory.
+    assert _cached_pages(source / "hot") > 200, "what was hot stays hot"
     cold = sum(_cached_pages(p) for p in source.iterdir() if p.name != "hot")
     copied = sum(_cached_pages(p) for p in (tmp_path / "staging" / "tree").iterdir())
     shutil.rmtree(source)

@@ -87,7 +87,8 @@ $(VENV)/.made:
 # as root installs packages by itself; elsewhere the tests that miss a tool are skipped and say so.
 # command:package
 NEEDED := mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mkfs.btrfs:btrfs-progs setfacl:acl setfattr:attr rsync:rsync setcap:libcap2-bin \
-	losetup:mount unshare:util-linux promtool:prometheus systemd-analyze:systemd systemd-nspawn:systemd-container dbus-daemon:dbus
+	losetup:mount unshare:util-linux promtool:prometheus prometheus-alertmanager:prometheus-alertmanager \
+	systemd-analyze:systemd systemd-nspawn:systemd-container dbus-daemon:dbus
 
 system-packages:
 ifeq ($(CI),true)

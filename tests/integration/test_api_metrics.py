@@ -117,6 +117,47 @@ def test_a_thousand_datasets_do_not_make_thousands_of_series(world: ApiWorld) ->
         assert found["tierd_snapshots", others] == 140
 
 
+def test_what_fails_is_counted_by_its_error(world: ApiWorld) -> None:
+    moving = world.run(world.enqueue(world.add("v1")), S.COPYING)
+    again = world.now + timedelta(minutes=1)
+    world.catalog.retry_later(
+        moving.id, S.COPYING, error="…", error_code="source_busy", not_before=again, now=world.now
+    )
+    given_up = world.run(world.enqueue(world.add("v2")), S.COPYING)
+    world.catalog.fail(given_up.id, S.COPYING, error="…", error_code="corrupt", now=world.now)
+    with client_of(world) as client:
+        assert value(client, "tierd_transfers_retrying", kind="migrate", code="source_busy") == 1
+        assert value(client, "tierd_snapshots_failed", kind="migrate", code="corrupt") == 1
+
+
+def test_the_oldest_snapshot_without_a_second_copy_is_known(world: ApiWorld) -> None:
+    oldest = world.add("v1")
+    found_at = oldest.first_seen_at
+    world.later(days=3)
+    world.add("v2")
+    world.add_migrated("v3")
+    with client_of(world) as client:
+        since = value(client, "tierd_uncopied_since_timestamp_seconds", dataset="imagenet")
+        assert since == found_at.timestamp()
+        world.put_cold_copy(oldest)
+        world.later(seconds=2)
+        since = value(client, "tierd_uncopied_since_timestamp_seconds", dataset="imagenet")
+        assert since == (found_at + timedelta(days=3)).timestamp()
+
+
+def test_metrics_say_when_the_daemon_cannot_work(world: ApiWorld) -> None:
+    with client_of(world) as client:
+        assert value(client, "tierd_control_loop_fresh") == 1
+        assert value(client, "tierd_catalog_usable") == 1
+        world.ports.is_fresh = False
+        aside = world.catalog.path.rename(world.root / "aside")
+        try:
+            assert value(client, "tierd_control_loop_fresh") == 0
+            assert value(client, "tierd_catalog_usable") == 0
+        finally:
+            aside.rename(world.catalog.path)
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (of Prometheus) is not installed")
 def test_promtool_has_nothing_to_say(world: ApiWorld) -> None:
     world.run(world.enqueue(world.add_migrated("v1"), TransferKind.RECALL), S.COPYING)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
@@ -23,6 +23,7 @@ from tierd.model.plan import View
 from tierd.model.s3 import Counts, Prices, money
 from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import LIVE, TransferKind, TransferState
+from tierd.serve.health_metrics import Placed, health_metrics
 from tierd.serve.look import live_transfers, reserved_bytes
 from tierd.serve.ports import Clock, Ports
 from tierd.serve.views import Views
@@ -62,7 +63,9 @@ class TierdCollector:
         view, counts = self._views.recent(), self._catalog.counts()
         yield InfoMetricFamily("tierd_build", "The version that runs.", value={"version": __version__})
         yield from _tiers(view)
-        yield from _snapshots(view)
+        placed = _placed(view)
+        yield from _snapshots(placed)
+        yield from health_metrics(placed, self._catalog, self._ports)
         yield from _transfers(counts)
         yield from self._holds(counts)
         yield from self._busy()
@@ -214,22 +217,26 @@ def _stores(view: View, asked: Mapping[TierName, Mapping[str, Counts]]) -> Itera
     yield from (requests, retries, errors, moved, cost)
 
 
-def _snapshots(view: View) -> Iterator[Metric]:
+def _placed(view: View) -> list[Placed]:
     everything = (*view.snapshots, *view.orphans)
     named = set(sorted({s.dataset.name for s in everything})[:DATASETS])
+    return [Placed(s, s.dataset.name if s.dataset.name in named else OTHERS, view.residency(s)) for s in everything]
+
+
+def _snapshots(placed: Sequence[Placed]) -> Iterator[Metric]:
     number: defaultdict[tuple[str, Residency], int] = defaultdict(int)
     size: defaultdict[tuple[str, Residency], int] = defaultdict(int)
-    for s in everything:
-        key = (s.dataset.name if s.dataset.name in named else OTHERS, view.residency(s))
+    for p in placed:
+        key = (p.dataset, p.residency)
         number[key] += 1
-        size[key] += s.snapshot.size_bytes
+        size[key] += p.s.snapshot.size_bytes
     labels = ("dataset", "residency")
     counted = GaugeMetricFamily("tierd_snapshots", "Snapshots by where their bytes are.", labels=labels)
     sized = GaugeMetricFamily("tierd_snapshots_bytes", "Bytes of snapshots by where they are.", labels=labels)
-    for dataset in sorted({dataset for dataset, _ in number}):
+    for name in sorted({name for name, _ in number}):
         for residency in Residency:
-            counted.add_metric((dataset, residency), number[dataset, residency])
-            sized.add_metric((dataset, residency), size[dataset, residency])
+            counted.add_metric((name, residency), number[name, residency])
+            sized.add_metric((name, residency), size[name, residency])
     yield counted
     yield sized
 

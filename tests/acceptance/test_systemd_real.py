@@ -34,7 +34,7 @@ path = "/files/flash/data"
 [[datasets]]
 name = "archive"
 path = "/files/hdd/archive"
-
+ARCHIVE
 [defaults]
 settle_after = "1s"
 migrate_after = "never"
@@ -59,7 +59,12 @@ bucket = "{BUCKET}"
 endpoint = "http://127.0.0.1:8333"
 credentials = "systemd:s3"
 """
-UNUSABLE = '\nlisten = "192.0.2.1:8920"\n'
+TO_CLOUD = '[datasets.policy]\nmigrate_after = { cloud = "1s" }\n'
+UNUSABLE = f"""
+listen = "192.0.2.1:8920"
+[api.tokens]
+"{"0" * 64}" = "read"
+"""
 """Goes into [api]: nothing is wrong with it as it stands, but no machine here has that address."""
 
 _CAP_FOWNER, _CAP_SETUID, _CAP_NET_ADMIN, _CAP_SYS_MODULE, _CAP_SYS_BOOT = 3, 7, 12, 16, 22
@@ -146,7 +151,7 @@ runuser -u trainer -- tierd status >&2; say trainer $?
 until_true tierd ls data/v2 >&2
 seen() {
     runuser -u trainer -- bash -c 'read -r line <"$0"; sleep 0.3' /files/flash/data/v2/file
-    tierd accesses data/v2 --json | tee /out/accesses.json | grep -q trainer
+    tierd accesses data/v2 --json | tee /out/accesses.json | grep -q "\"uid\": $(id -u trainer)"
 }
 until_true seen; say reader-seen $?
 
@@ -198,9 +203,12 @@ until_true ended; say transfer-ends $?
 tierd migrate data/v1 --release --wait >&2; say release $?
 say at-its-path "$(readlink $v1 | cut -d/ -f1-3)"
 [ "$(sums $v1/)" = "$v1_sum" ]; say bytes-right $?
-stored() { tierd migrate archive/a1 --wait --json >/out/stored.json; }
+stored() {
+    tierd transfers --json >/out/transfers.json
+    python3 -c 'import json, sys; found = json.load(open("/out/transfers.json"))["items"]
+sys.exit(not any((t["ref"], t["state"]) == ("archive/a1", "done") for t in found))'
+}
 until_true stored; say stored $?
-tierd transfers --json >/out/transfers.json
 say credential "$(find /run/credentials/tierd.service -type f -printf '%f,%m,%u')"
 
 # --- hangs
@@ -253,10 +261,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory, ext4: Path) -> Ran:
         path.mkdir(parents=True)
     files.chmod(0o755)
     shutil.copy(package(tmp_path_factory), out / "tierd.deb")
-    slow = CONFIG.replace("RATE", "1 MB/s").replace("MORE", "")
+    slow = CONFIG.replace("RATE", "1 MB/s").replace("MORE", "").replace("ARCHIVE", "")
     (out / "slow.toml").write_text(slow)
     (out / "unusable.toml").write_text(slow.replace("never", "77d", 1) + UNUSABLE)
-    fast = CONFIG.replace("RATE", "unlimited").replace("MORE", CLOUD)
+    fast = CONFIG.replace("RATE", "unlimited").replace("MORE", CLOUD).replace("ARCHIVE", TO_CLOUD)
     (out / "fast.toml").write_text(fast.replace("never", "99d", 1))
     keys = f"[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
     (out / "s3-keys").write_text(keys)
@@ -344,9 +352,8 @@ def test_after_all_that_the_bytes_are_right(ran: Ran) -> None:
 def test_the_keys_of_a_bucket_are_a_credential_of_the_service(ran: Ran) -> None:
     assert ran["credential"] == "s3,400,root"
     assert ran["stored"] == "0"
-    transfers = json.loads((ran.out / "transfers.json").read_text())
-    items = transfers["items"] if isinstance(transfers, dict) else transfers
-    assert [t["state"] for t in items if t["ref"] == "archive/a1" and t["destination"] == "cloud"][:1] == ["done"]
+    transfers = json.loads((ran.out / "transfers.json").read_text())["items"]
+    assert [(t["destination"], t["state"]) for t in transfers if t["ref"] == "archive/a1"] == [("cloud", "done")]
 
 
 def test_a_daemon_that_hangs_is_restarted(ran: Ran) -> None:

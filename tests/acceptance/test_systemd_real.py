@@ -112,7 +112,7 @@ STEPS = r"""
 export PYTHONDONTWRITEBYTECODE=1
 pid() { systemctl show tierd -p MainPID --value; }
 ask() { python3 /out/ask.py "$@"; }
-until_true() { end=$((SECONDS + 30)); until "$@"; do [ $SECONDS -lt $end ] || return 1; sleep 0.1; done; }
+until_true() { end=$((SECONDS + 60)); until "$@"; do [ $SECONDS -lt $end ] || return 1; sleep 0.1; done; }
 answers() { ask /v1/status version >&2; }
 copying() { [ "$(ask "/v1/transfers/$id" state)" = copying ] && [ "$(ask "/v1/transfers/$id" bytes_done)" -gt 0 ]; }
 in_journal() { journalctl -u tierd -o cat --no-pager | grep -qF -- "$1"; }
@@ -277,7 +277,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, ext4: Path) -> Ran:
     (out / "train.service").write_text(TRAIN)
     (out / "tierd-first.conf").write_text(TIERD_FIRST)
     weed = Path(weed_path()).resolve()
-    return run_in_container(out, STEPS, binds={files: "/files", weed: "/opt/weed"}, timeout_s=240)
+    return run_in_container(out, STEPS, binds={files: "/files", weed: "/opt/weed"}, timeout_s=400)
 
 
 def test_it_is_ready_when_the_start_returns(ran: Ran) -> None:

@@ -248,6 +248,25 @@ def test_sighup_takes_a_good_configuration_and_refuses_a_bad_one(daemon: DaemonP
     assert policy() == 99 * 86400
 
 
+def test_a_configuration_that_cannot_be_run_gives_way_to_the_one_before(daemon: DaemonProcess) -> None:
+    daemon.start()
+    assert daemon.process is not None
+    before = daemon.get("/v1/datasets/ds").json()["policy"]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f'[api]\nlisten = "127.0.0.1:{taken.getsockname()[1]}"'
+        tokens = f'[api.tokens]\n"{"0" * 64}" = "read"\n'
+        daemon.settings["migrate_after"] = "99d"
+        daemon.settings["release_after"] = "100d"
+        daemon.write_config()
+        daemon.config.write_text(daemon.config.read_text().replace("[api]", listen) + tokens)
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_until(lambda: "cannot be run" in daemon.log.read_text(), "the log says why")
+        daemon.wait_until(lambda: daemon.get("/readyz", check=False).status_code == 200, "it runs again")
+    assert daemon.get("/v1/datasets/ds").json()["policy"] == before
+
+
 def test_rubbish_to_the_api_gets_clear_answers(daemon: DaemonProcess) -> None:
     daemon.start()
     for method, path, body in [

@@ -93,6 +93,9 @@ class Observer:
     def stop(self) -> None:
         self._stop.set()
         self._wake.set()
+        if self._thread.ident is None:  # the daemon could not start: nothing was watched
+            self._tracker.stop()
+            return
         self._thread.join(10)
         self._tracker.stop()
         with contextlib.suppress(TierdError):  # what came since the last round; it must not keep the daemon from ending

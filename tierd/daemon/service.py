@@ -58,13 +58,24 @@ def now_utc() -> datetime:
 
 
 class Daemon:
-    """All parts of a running tierd. `run` returns when a signal or `stop` asks for it."""
+    """All parts of a running tierd. `run` returns when a signal or `stop` asks for it.
 
-    def __init__(self, config: Config, clock: Callable[[], datetime] = now_utc) -> None:
+    Args:
+        before: what ran before this; run again where this cannot start (`next_config`).
+    """
+
+    def __init__(
+        self, config: Config, clock: Callable[[], datetime] = now_utc, *, before: Config | None = None
+    ) -> None:
         self.config = config
+        self._before = before
         self.clock = clock
         self.catalog = Catalog.open(config.database)
-        self.catalog.configure(config.tiers, config.datasets)
+        try:
+            self.catalog.configure(config.tiers, config.datasets)
+        except BaseException:
+            self.catalog.close()  # its lock is wanted by what ran before
+            raise
         self.tiers = Tiers(config.tiers, self.catalog, self.clock, self._known_bytes, on_change=self.wake)
         self.tracker = choose(config.observe, clock=self.clock)
         self.observer = Observer(
@@ -84,7 +95,7 @@ class Daemon:
         self._stop = threading.Event()
         self._reload = threading.Event()
         self.next_config: Config | None = None
-        """Set when `run` returned because a new configuration was accepted."""
+        """Set when `run` returned because another configuration shall be run."""
         self._beat = time.monotonic()
         self._decide_at = 0.0
         self._prune_at = 0.0
@@ -96,7 +107,14 @@ class Daemon:
     def run(self) -> None:
         """Run until asked to stop, or until a new configuration shall be run instead (`next_config`)."""
         try:
-            self._start()
+            try:
+                self._start()
+            except TierdError as error:
+                if self._before is None:
+                    raise
+                _go_back(error)
+                self.next_config = self._before
+                return
             while not self._stop.is_set():
                 self._tick()
                 if self._reload.is_set():
@@ -302,8 +320,16 @@ def run(config: Config) -> None:
         ConfigError: the API cannot listen where it should.
     """
     current: Config | None = config
+    before: Config | None = None
     while current is not None:
-        daemon = Daemon(current)
+        try:
+            daemon = Daemon(current, before=before)
+        except TierdError as error:
+            if before is None:
+                raise
+            _go_back(error)
+            current, before = before, None
+            continue
 
         def on_signal(number: int, _frame: FrameType | None, daemon: Daemon = daemon) -> None:
             if number == signal.SIGHUP:
@@ -314,4 +340,10 @@ def run(config: Config) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, on_signal)
         daemon.run()
+        # What was gone back to has nothing before it: if it cannot start either, the service ends and says why.
+        before = None if daemon.next_config is before else current
         current = daemon.next_config
+
+
+def _go_back(error: TierdError) -> None:
+    log.error("the new configuration cannot be run, the one before is run again: %s", error)

@@ -11,17 +11,11 @@ import webdataset
 from tierd.client import Tierd, Warm
 
 
-class Arriving(webdataset.shardlists.IterableDataset):
-    """The shards, each as soon as it can be read. Used by one process: only that one asks the daemon."""
-
-    def __init__(self, warm: Warm, shards: list[str]) -> None:
-        super().__init__()
-        self.warm, self.shards = warm, shards
-
-    def __iter__(self) -> Iterator[dict[str, str]]:
-        for shard in self.shards:
-            self.warm.wait_until(file=shard)  # at once from HDD or flash; from a bucket as soon as it has come
-            yield {"url": str(self.warm.path / shard)}
+def arriving(warm: Warm, shards: list[str]) -> Iterator[dict[str, str]]:
+    """The shards, each as soon as it can be read."""
+    for shard in shards:
+        warm.wait_until(file=shard)  # at once from HDD or flash; from a bucket as soon as it has come
+        yield {"url": str(warm.path / shard)}
 
 
 def main() -> None:
@@ -35,7 +29,7 @@ def main() -> None:
     warm = Tierd().warm(args.snapshot, lease="8h", first=shards[:8], wait=False)
     with warm:
         samples = webdataset.DataPipeline(
-            Arriving(warm, shards),
+            lambda: arriving(warm, shards),
             webdataset.tarfile_to_samples(),
             webdataset.decode(),
             webdataset.to_tuple("txt", "cls"),

@@ -66,7 +66,7 @@ class Cache:
     def share(self) -> None:
         self._client("share", _NEW)
 
-    def check(self) -> None:
+    def check(self, *, warning: str | None = None) -> None:
         """The client, which can reach no hub, finds every file of both revisions."""
         seen = json.loads(self._client("check", _OLD, _NEW, HF_HUB_OFFLINE="1"))
         expected = {
@@ -74,7 +74,7 @@ class Cache:
         }
         assert seen["files"] == expected
         assert seen["scanned"] == [[_REPO, 200_010, 2, 3]]
-        assert seen["warnings"] == []
+        assert [warning in text if warning else text for text in seen["warnings"]] == ([True] if warning else [])
 
     def _client(self, what: str, *more: str, **environment: str) -> str:
         done = subprocess.run(
@@ -125,5 +125,24 @@ def test_a_hub_cache_works_on_every_tier(tmp_path: Path, seaweed: Seaweed, is_wh
         assert not tree.is_symlink()
         cache.check()
         assert digest_tree(tree) == before
+    finally:
+        daemon.close()
+
+
+def test_a_repository_that_links_to_files_shared_by_the_cache_is_left_where_it_is(tmp_path: Path) -> None:
+    """From another tier its links would lead to nothing."""
+    need("huggingface_hub")
+    daemon = DaemonProcess(tmp_path, migrate_after="0s", release_after="0s")
+    cache = Cache(daemon.dataset, tmp_path / "hf-home")
+    cache.share()
+    ref = f"ds/{_FOLDER}"
+    try:
+        daemon.start()
+        daemon.wait_for_residency("ds/blobs", "migrated")  # the shared files themselves are a snapshot like any other
+        refused = daemon.post(f"/v1/snapshots/{ref}/migrate", check=False)
+        assert refused.status_code == 409
+        assert "relative link leads outside the snapshot" in refused.json()["detail"]
+        assert tiers_of(daemon, ref) == {"flash"}
+        cache.check(warning="blobs")  # a store that is a link gets no new files, but is read all the same
     finally:
         daemon.close()

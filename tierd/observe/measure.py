@@ -40,6 +40,7 @@ def measure(
     root_fd: int,
     *,
     keeps_atime: bool,
+    is_at_home: bool = True,
     now: datetime | None = None,
     checkpoint: Callable[[], None] = lambda: None,
 ) -> Measure:
@@ -47,6 +48,8 @@ def measure(
 
     Args:
         keeps_atime: whether the mount keeps access times; False leaves `newest_access` unknown.
+        is_at_home: whether the tree lies where its owner made it. Only there relative links that lead outside are a
+            problem: elsewhere they are broken already, and the way home repairs them.
         now: access times later than this were set by hand and tell nothing; None believes all of them.
         checkpoint: called for each part of a directory; raises to end a walk that takes too long.
 
@@ -59,7 +62,7 @@ def measure(
         StorageError: the device failed.
     """
     latest_ns = None if now is None else (now - _EPOCH) // timedelta(microseconds=1) * 1000
-    sums = _Sums(root_inode=os.fstat(root_fd).st_ino, latest_access_ns=latest_ns)
+    sums = _Sums(root_inode=os.fstat(root_fd).st_ino, is_at_home=is_at_home, latest_access_ns=latest_ns)
     try:
         for listing in walk(root_fd):
             checkpoint()
@@ -80,6 +83,7 @@ class _Links:
 @dataclass
 class _Sums:
     root_inode: int
+    is_at_home: bool
     latest_access_ns: int | None
     size: int = 0
     blocks: int = 0
@@ -104,7 +108,9 @@ class _Sums:
                     self._file(st)
             elif stat.S_ISSOCK(st.st_mode) and self.problem is None:
                 self.problem = f"a socket cannot be kept: {show(listing.join(name))}"
-            elif stat.S_ISLNK(st.st_mode) and self.problem is None and _leads_outside(listing, name):
+            elif (
+                stat.S_ISLNK(st.st_mode) and self.is_at_home and self.problem is None and _leads_outside(listing, name)
+            ):
                 # On another tier other things lie around the tree. An absolute link leads to the same from everywhere.
                 self.problem = (
                     f"relative link leads outside the snapshot, and to nothing once it has moved: "

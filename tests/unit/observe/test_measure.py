@@ -81,6 +81,11 @@ def test_a_relative_link_that_leads_outside_is_a_problem(tree: Path, target: str
     (tree / "a" / "way").symlink_to(target)
     problem = look(tree).problem
     assert problem == "relative link leads outside the snapshot, and to nothing once it has moved: a/way"
+    fd = os.open(tree, os.O_RDONLY)
+    try:  # a tree that is away must be able to come home
+        assert measure(fd, keeps_atime=True, is_at_home=False).problem is None
+    finally:
+        os.close(fd)
 
 
 @pytest.mark.parametrize("target", ["../one", "..", "b/../../one", "../a/./b//", "/somewhere/else", "../nothing"])

@@ -47,7 +47,7 @@ def test_a_data_loader_trains_on_a_snapshot_that_it_warmed_and_holds_it(daemon: 
     before = digest_tree(daemon.dataset / "v1")
     daemon.start()
     cool(daemon, "ds/v1")
-    epochs = 30  # so that it surely still trains when it is looked at
+    epochs = 20  # so that it surely still trains when it is looked at
     process = begin(daemon, "pytorch_imagefolder.py", "ds/v1", "--epochs", str(epochs))
 
     def is_training() -> bool:

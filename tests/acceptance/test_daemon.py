@@ -54,6 +54,30 @@ def test_a_cold_snapshot_leaves_flash_by_itself_and_a_warm_brings_it_back(tmp_pa
         daemon.close()
 
 
+def test_a_link_out_of_a_snapshot_keeps_it_home_and_never_keeps_it_away(daemon: DaemonProcess) -> None:
+    _fill(daemon.dataset / "v1", files=3)
+    _fill(daemon.dataset / "v2", files=3)
+    daemon.start()
+    daemon.wait_for_residency("ds/v1", "resident")
+    daemon.wait_until(lambda: daemon.snapshot("ds/v1")["is_settled"], "settled")
+    daemon.post("/v1/snapshots/ds/v1/migrate", {"release": True})
+    daemon.wait_for_residency("ds/v1", "migrated")
+    size = daemon.snapshot("ds/v1")["size_bytes"]
+    daemon.stop()  # its start measures everything anew
+    (daemon.dataset / "v1" / "other").symlink_to("../v2/d0")  # written through the link: it would hold at home alone
+    (daemon.dataset / "v1" / "more").write_bytes(b"x")
+    daemon.start()
+    daemon.wait_until(lambda: daemon.snapshot("ds/v1")["size_bytes"] == size + 1, "it is measured where it is", 30)
+    assert daemon.snapshot("ds/v1")["problem"] is None
+    warmed = daemon.cli("warm", "ds/v1", "--wait")
+    assert warmed.returncode == 0, warmed.stderr
+    assert (daemon.dataset / "v1" / "other" / "f0").is_file()
+    daemon.stop()
+    daemon.start()
+    daemon.wait_until(lambda: daemon.snapshot("ds/v1")["problem"] is not None, "the link is seen at home", 30)
+    assert "relative link leads outside" in daemon.snapshot("ds/v1")["problem"]
+
+
 def test_a_held_snapshot_stays_on_flash_until_its_lease_ends(tmp_path: Path) -> None:
     daemon = DaemonProcess(tmp_path, migrate_after="1s", release_after="1s")
     _fill(daemon.dataset / "v1", files=3)

@@ -315,7 +315,8 @@ class Observer:
             return  # its tier is offline; everything is looked at again when it is back
         tree, placement = where
         try:
-            found = self._walk(tree, str(snapshot.ref))
+            is_at_home = tree == os.fsencode(snapshot.path)
+            found = self._walk(tree, str(snapshot.ref), is_at_home=is_at_home)
         except SourceChanged:
             self._mark_dirty(snapshot.id, self._clock())
             return
@@ -329,7 +330,7 @@ class Observer:
 
         self._submit(write)
 
-    def _walk(self, tree: bytes, name: str) -> Measure | None:
+    def _walk(self, tree: bytes, name: str, *, is_at_home: bool = True) -> Measure | None:
         """Measure a tree; None (and a warning) when it cannot be read.
 
         Raises:
@@ -338,7 +339,7 @@ class Observer:
         try:
             fd = open_root(tree)
             try:
-                return measure(fd, keeps_atime=keeps_atime(fd), now=self._clock())
+                return measure(fd, keeps_atime=keeps_atime(fd), is_at_home=is_at_home, now=self._clock())
             finally:
                 os.close(fd)
         except SourceChanged:

@@ -66,13 +66,14 @@ class Asking:
 
     def _glance(self, before: Seen | None) -> Seen:
         overview = self._daemon.overview()
-        now = datetime.now(UTC)
-        if before is not None and self._users_at is not None and now - self._users_at < _USERS_EVERY:
-            return replace(before, overview=overview, trouble=None)
+        now, seen = datetime.now(UTC), before or Seen(overview=overview)
+        ended = (t for t in seen.transfers if t.is_finished)
+        seen = replace(seen, overview=overview, transfers=(*overview.transfers, *ended), trouble=None)
+        if self._users_at is not None and now - self._users_at < _USERS_EVERY:
+            return seen
         users = tuple(self._daemon.top("user", since=now - self._since, limit=_USERS))
         self._users_at = now
-        seen = before or Seen(overview=overview)
-        return replace(seen, overview=overview, users=users, trouble=None)
+        return replace(seen, users=users)
 
     def _listed(self, seen: Seen, wanted: Wanted) -> Seen:
         match wanted.view:

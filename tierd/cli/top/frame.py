@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from datetime import datetime
 
 from tierd.cli.terminal import Cell
@@ -12,6 +13,7 @@ from tierd.cli.top.state import Name, Seen, State
 from tierd.model.units import format_duration
 
 _AROUND = 3
+_WIDE = 100
 _HELP = (
     ("1 2 3 4, Tab", "overview, snapshots, transfers, uses"),
     ("q", "quit"),
@@ -23,7 +25,6 @@ _HELP = (
     ("c", "cancel the chosen transfer (asks first)"),
     ("b", "rank uses by user, job, program, snapshot or dataset"),
     ("Ctrl-L", "draw the screen anew"),
-    ("", ""),
     ("value*", "seconds that a GiB on flash saves in a day; of the least value leaves first"),
 )
 _KEYS = {
@@ -42,7 +43,7 @@ def fits(view: Name, height: int) -> int:
 
 def frame(state: State, seen: Seen, width: int, height: int, now: datetime) -> list[Line]:
     """The lines of the whole screen, each of exactly its width."""
-    body = _help() if state.shows_help else _body(state, seen, width, height - _AROUND, now)
+    body = _help(width) if state.shows_help else _body(state, seen, width, height - _AROUND, now)
     room = max(0, height - _AROUND)
     body = [*body, *([()] * room)][:room]
     shown = [_title(seen, width, now), _tabs(state, width), *body, _foot(state, seen)]
@@ -98,5 +99,12 @@ def _foot(state: State, seen: Seen) -> Line:
     return line(Cell(_KEYS[state.view], "dim"))
 
 
-def _help() -> list[Line]:
-    return [line(Cell(f"{keys:<30}", "bold"), what) for keys, what in _HELP]
+def _help(width: int) -> list[Line]:
+    shown = list[Line]()
+    for keys, what in _HELP:
+        if width >= _WIDE:
+            shown.append(line(Cell(f"{keys:<30}", "bold"), what))
+            continue
+        shown.append(line(Cell(keys, "bold")))
+        shown += [line(f"  {part}") for part in textwrap.wrap(what, max(10, width - 2))]
+    return shown

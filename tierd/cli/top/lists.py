@@ -214,6 +214,8 @@ def uses(seen: Seen, state: State, width: int, now: datetime) -> list[Line]:
 
 def _list(head: Sequence[Column], rows: Sequence[Sequence[Shown]], width: int, chosen: int) -> list[Line]:
     """Rows with a mark at the chosen one, which is seen without colour too."""
+    if not rows:
+        return []
     top, *shown = columns(head, rows, width - 2)
     marked = [
         (Cell("▸ ", "reverse"), *styled(row, "reverse")) if i == chosen else (Cell("  "), *row)

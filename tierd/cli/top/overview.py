@@ -77,7 +77,12 @@ def _sections(seen: Seen, width: int, now: datetime) -> list[_Section]:
             Column(title="MESSAGE", grows=True, least=16),
         ),
         [
-            (Cell(f"{e.at.astimezone():%H:%M:%S}", "dim"), Cell(e.kind, _kind(e.kind)), e.ref or "", e.message)
+            (
+                Cell(f"{e.at.astimezone():%H:%M:%S}", "dim"),
+                Cell(e.kind, _kind(e.kind)),
+                e.ref or "",
+                e.message or e.kind,
+            )
             for e in found.events
         ],
         width,

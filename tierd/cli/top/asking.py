@@ -62,7 +62,7 @@ class Asking:
             answer = self._daemon.ask_warm(action.target, lease=_LEASE, request_key=key, note="from tierd top")
             return f"{action.target}: {answer.reason}"
         except TierdError as e:
-            return f"{e.message} {e.hint or ''}".strip()
+            return f"{e.message}. {e.hint}" if e.hint else e.message
 
     def _glance(self, before: Seen | None) -> Seen:
         overview = self._daemon.overview()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tierd.client import Tier
 
 _WIDE = 110
-_BAR = 40
+_BAR, _SAID = 60, 94
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ def _tiers(seen: Seen, width: int) -> list[Line]:
         if not tier.capacity_bytes:
             shown.append(line(name, full, *more))
         elif width >= _WIDE:
-            shown.append(line(name, *_bar(tier, _BAR), " ", full, *more))
+            shown.append(line(name, *_bar(tier, min(_BAR, width - _SAID)), " ", full, *more))
         else:
             shown += [line(name, full, *more), line(*_bar(tier, width))]
     return shown

@@ -26,6 +26,8 @@ class Emulator:
     def __init__(self, columns: int, lines: int) -> None:
         self.alternate = False
         self.cursor_shown = True
+        self.is_whole = True
+        """Not while a screen is drawn, of which a part has come."""
         self.styles: set[str] = set()
         self._rest = ""
         self.resize(columns, lines)
@@ -69,6 +71,8 @@ class Emulator:
                 self.alternate = letter == "h"
             case "?25", "h" | "l":
                 self.cursor_shown = letter == "h"
+            case "?2026", "h" | "l":
+                self.is_whole = letter == "l"
             case "", "H":
                 self._x = self._y = 0
             case "2", "J":
@@ -148,7 +152,7 @@ class OnTerminal:
         deadline = time.monotonic() + _LONGEST_S
         while time.monotonic() < deadline:
             text = self.look()
-            if is_seen in text if isinstance(is_seen, str) else is_seen(text):
+            if self.screen.is_whole and (is_seen in text if isinstance(is_seen, str) else is_seen(text)):
                 return text
             if self.process.poll() is not None:
                 break

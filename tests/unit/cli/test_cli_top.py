@@ -151,6 +151,7 @@ def test_bytes_become_keys_however_they_are_cut() -> None:
     assert keys.feed("ü".encode()[1:]) == ["ü"]
     keys.feed(b"\x1b")
     assert keys.flush() == ["esc"]
+    assert keys.feed(b"\x1bq\x1b\x1b[A") == ["esc", "q", "esc", "up"]  # typed fast, or through a slow line
     assert keys.feed(b"\x1b[200~\x00\x01\xff") == ["\ufffd"]  # paste marks and control characters are no keys
     assert keys.feed(b"\x1b[" + b"1" * 100) == []
     assert not keys.is_waiting
@@ -294,7 +295,7 @@ def test_a_transfer_tells_how_far_it_is_and_that_it_will_be_late() -> None:
         assert part in first
     assert "LATE, due in 1h" in late
     assert "50%" in screen(State(), Seen(overview=found), 40)
-    assert "LATE" in screen(State(), Seen(overview=found), 60)
+    assert "LATE, due in" in screen(State(), Seen(overview=found), 40)
 
 
 def test_each_part_gets_its_first_row_before_another_gets_its_second() -> None:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 ESC = "esc"
 _NAMES: Mapping[str, str] = MappingProxyType(
     {
+        "\x1b": ESC,
         "\r": "enter",
         "\n": "enter",
         "\t": "tab",
@@ -32,8 +33,8 @@ _NAMES: Mapping[str, str] = MappingProxyType(
         "\x1b[Z": "shift tab",
     }
 )
-# A key of its own (CSI, SS3, or Alt and a key), or a character.
-_KEY = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1bO[@-~]|\x1b[^\x1b\[O]|[^\x1b]", re.DOTALL)
+# A key of its own (CSI, SS3), Esc before something else, or a character.
+_KEY = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1bO[@-~]|\x1b(?=[^\[O])|[^\x1b]", re.DOTALL)
 _LONGEST = 32
 
 
@@ -63,7 +64,7 @@ class Keys:
     def flush(self) -> list[str]:
         """What was kept, if nothing more came for a while: a single Esc is the key of that name."""
         rest, self._rest = self._rest, ""
-        return [ESC] if rest in ("\x1b", "\x1b\x1b") else []
+        return [ESC] if rest == "\x1b" else []
 
 
 def _name(key: str) -> str:

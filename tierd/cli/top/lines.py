@@ -12,6 +12,8 @@ from tierd.cli.terminal import Cell, Shown, escape
 Line = tuple[Cell, ...]
 _GAP = 2
 _MORE = "…"
+NAME = 24
+"""What a column of names of snapshots needs at least, before others are left out for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +85,15 @@ def _needed(head: Sequence[Column], widths: Sequence[int], kept: Sequence[int]) 
 
 
 def _share(head: Sequence[Column], widths: list[int], kept: Sequence[int], width: int) -> None:
-    """Cut what grows until all fits: the widest one first."""
+    """Cut what grows until all fits: the widest first, and below what a column needs only if nothing else is left."""
     growing = [i for i in kept if head[i].grows]
-    while growing and (over := sum(widths[i] for i in kept) + _GAP * (len(kept) - 1) - width) > 0:
-        widest = max(growing, key=lambda i: widths[i])
-        others = max((widths[i] for i in growing if i != widest), default=0)
-        less = max(1, min(over, widths[widest] - others))
-        if widths[widest] - less < 1:
-            break
-        widths[widest] -= less
+    for least in ({i: min(head[i].least, widths[i]) for i in growing}, dict.fromkeys(growing, 1)):
+        over = sum(widths[i] for i in kept) + _GAP * (len(kept) - 1) - width
+        for _ in range(over):
+            wide = [i for i in growing if widths[i] > least[i]]
+            if not wide:
+                break
+            widths[max(wide, key=lambda i: widths[i])] -= 1
 
 
 def _row(cells: Iterable[Cell], head: Sequence[Column], widths: Sequence[int]) -> Line:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tierd.cli import terminal
 from tierd.cli.terminal import Cell, Shown, user
-from tierd.cli.top.lines import Column, Line, columns, line, styled
+from tierd.cli.top.lines import NAME, Column, Line, columns, line, styled
 from tierd.cli.top.state import Seen, State
 from tierd.model.units import format_duration, format_rate, format_size
 
@@ -51,7 +51,7 @@ def snapshots(seen: Seen, state: State, width: int, now: datetime) -> list[Line]
     where = f"{found.offset + 1:,}–{last:,} of {of}" if found.items else f"none of {of}"
     unit = "VALUE*" if found.policy == _EWR else "VALUE"
     head = (
-        Column(title="SNAPSHOT", grows=True, least=14),
+        Column(title="SNAPSHOT", grows=True, least=NAME),
         Column(title="RESIDENCY", drop=2),
         Column(title="SIZE", right=True),
         Column(title=unit, right=True, drop=4),
@@ -110,14 +110,14 @@ def transfer_columns() -> tuple[Column, ...]:
     """The columns of `transfer_row`."""
     return (
         Column(title="ID", right=True, drop=5),
-        Column(title="SNAPSHOT", grows=True),
+        Column(title="SNAPSHOT", grows=True, least=NAME),
         Column(title="WHAT", drop=3),
         Column(title="DONE", drop=7),
         Column(title="", right=True),
         Column(title="BYTES", right=True, drop=4),
         Column(title="RATE", right=True, drop=2),
         Column(title="LEFT", right=True, drop=1),
-        Column(title="STATE", grows=True, drop=1, least=8),
+        Column(title="STATE", grows=True, least=22),
         Column(title="WHY", grows=True, drop=8, least=16),
     )
 

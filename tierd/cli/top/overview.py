@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tierd.cli.terminal import Cell, Shown, user
-from tierd.cli.top.lines import Column, Line, columns, line
+from tierd.cli.top.lines import NAME, Column, Line, columns, line
 from tierd.cli.top.lists import age, left, transfer_columns, transfer_row
 from tierd.cli.top.state import Seen
 from tierd.model.units import format_duration, format_size
@@ -16,7 +16,7 @@ from tierd.model.units import format_duration, format_size
 if TYPE_CHECKING:
     from tierd.client import Tier
 
-_WIDE = 110
+_WIDE, _NARROW = 120, 60
 _BAR, _SAID = 60, 94
 
 
@@ -41,7 +41,7 @@ def _sections(seen: Seen, width: int, now: datetime) -> list[_Section]:
     steps = columns(
         (
             Column(title="ACTION"),
-            Column(title="SNAPSHOT", grows=True),
+            Column(title="SNAPSHOT", grows=True, least=NAME),
             Column(title="TO", drop=2),
             Column(title="FREES", right=True, drop=1),
             Column(title="WHY", grows=True, drop=3, least=20),
@@ -60,7 +60,7 @@ def _sections(seen: Seen, width: int, now: datetime) -> list[_Section]:
     )
     holds = columns(
         (
-            Column(title="SNAPSHOT", grows=True),
+            Column(title="SNAPSHOT", grows=True, least=NAME),
             Column(title="HELD BY", grows=True, least=10),
             Column(title="ENDS IN", right=True),
             Column(title="SINCE", right=True, drop=1),
@@ -69,6 +69,7 @@ def _sections(seen: Seen, width: int, now: datetime) -> list[_Section]:
         [(h.ref, h.holder, left(h.expires_at, now), age(h.since, now), h.note or "") for h in found.holds],
         width,
     )
+    is_narrow = width < _NARROW  # the column of what it was has no room then
     events = columns(
         (
             Column(title="AT"),
@@ -81,7 +82,7 @@ def _sections(seen: Seen, width: int, now: datetime) -> list[_Section]:
                 Cell(f"{e.at.astimezone():%H:%M:%S}", "dim"),
                 Cell(e.kind, _kind(e.kind)),
                 e.ref or "",
-                e.message or e.kind,
+                e.kind if is_narrow and not e.message else "" if e.message == e.kind else e.message,
             )
             for e in found.events
         ],

@@ -20,6 +20,8 @@ from tierd.cli.top.lines import Line
 
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[2J"
 _LEAVE = "\x1b[?25h\x1b[?1049l"
+_BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
+"""Around what is shown at once; terminals that do not know this show it as it comes."""
 _HOME, _CLEAR, _REST = "\x1b[H", "\x1b[2J", "\x1b[J"
 _PLAIN = str.maketrans("█▒░│→↑↓·…▸–", "#=-|>^v-~>-")
 _REST_OF_KEY_S = 0.05
@@ -101,7 +103,8 @@ class Screen:
                 )
                 if number < len(lines) - 1:
                     console.print("", end="\r\n", markup=False)
-        self._write((_CLEAR if anew else "") + _HOME + drawn.get() + ("" if len(lines) >= height else _REST))
+        rest = "" if len(lines) >= height else _REST
+        self._write(_BEGIN + (_CLEAR if anew else "") + _HOME + drawn.get() + rest + _END)
 
     def wait(self, timeout_s: float) -> list[str]:
         """What was typed; returns when something was, when `wake` was called or a signal came, or after a while."""

@@ -174,9 +174,14 @@ class OnTerminal:
         is_same = termios.tcgetattr(self.slave) == self.before
         return is_same and not self.screen.alternate and self.screen.cursor_shown
 
+    def hang_up(self) -> None:
+        """Close the window."""
+        for end in {self.master, self.slave} - {-1}:
+            os.close(end)
+        self.master = self.slave = -1
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        os.close(self.master)
-        os.close(self.slave)
+        self.hang_up()

@@ -119,6 +119,28 @@ def test_it_goes_on_when_the_daemon_is_back(daemon: DaemonProcess, watch: Watch)
     assert (top.end(), top.is_as_before) == (0, True)
 
 
+def test_a_daemon_that_hangs_keeps_nobody_from_leaving(daemon: DaemonProcess, watch: Watch) -> None:
+    top = watch()
+    top.until("tierd 0.")
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        top.until("has not answered for")
+        top.type("2?")
+        top.until("the other way round")
+        top.type("qq")
+        assert (top.end(), top.is_as_before) == (0, True)
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+
+
+def test_a_window_that_is_closed_ends_it(daemon: DaemonProcess, watch: Watch) -> None:
+    top = watch()
+    top.until("tierd 0.")
+    top.hang_up()
+    assert top.process.wait(60) in (128 + signal.SIGHUP, 0)
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )

@@ -14,6 +14,7 @@ from tierd.model.units import format_duration
 
 _AROUND = 3
 _WIDE = 100
+_MOST_ROWS = 200  # the daemon answers no more at once
 _HELP = (
     ("1 2 3 4, Tab", "overview, snapshots, transfers, uses"),
     ("q", "quit"),
@@ -38,7 +39,7 @@ _KEYS = {
 def fits(view: Name, height: int) -> int:
     """How many rows of a list have room on a screen of this height."""
     below = 0 if view is Name.USES else lists.BELOW
-    return max(1, height - _AROUND - lists.ABOVE - below)
+    return max(1, min(_MOST_ROWS, height - _AROUND - lists.ABOVE - below))
 
 
 def frame(state: State, seen: Seen, width: int, height: int, now: datetime) -> list[Line]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _GENTLE = 5
 """The daemon is left alone for so many times as long as it took to answer, however short `every` is."""
+_LONG_S = 3.0
 
 _Told = tuple[Seen, str | None]
 
@@ -59,7 +60,8 @@ class _Loop:
         self._asked = state.wanted
         self._actions: list[Action] = []
         self._answer: Future[_Told] | None = None
-        self._due_at = time.monotonic() + every_s
+        self._begun_at = time.monotonic()
+        self._due_at = self._begun_at + every_s
         self._size = (0, 0)
 
     @property
@@ -71,10 +73,11 @@ class _Loop:
         is_anew = True
         while not self.is_over and not self._screen.is_suspended:
             size = self._screen.size
-            is_anew, self._size = is_anew or size != self._size, size
+            is_anew, self._size = is_anew or self._screen.is_spoilt or size != self._size, size
+            self._screen.is_spoilt = False
             self._state = settle(replace(self._state, fits=fits(self._state.view, size[1])), self._seen)
             self._ask()
-            self._screen.show(frame(self._state, self._seen, *size, datetime.now(UTC)), anew=is_anew)
+            self._screen.show(frame(self._state, self._with_silence(), *size, datetime.now(UTC)), anew=is_anew)
             keys = self._screen.wait(max(0.0, min(1.0, self._due_at - time.monotonic())) if self._is_idle else 1.0)
             is_anew = "redraw" in keys
             for key in keys:
@@ -83,6 +86,13 @@ class _Loop:
                     self._actions.append(action)
                     self._state = replace(self._state, message="asking …")
             self._take()
+
+    def _with_silence(self) -> Seen:
+        """What was seen; and since when nobody answers, where that is long."""
+        silent_s = 0.0 if self._answer is None else time.monotonic() - self._begun_at
+        if silent_s < _LONG_S:
+            return self._seen
+        return replace(self._seen, trouble=f"the daemon has not answered for {silent_s:.0f}s")
 
     @property
     def _is_idle(self) -> bool:
@@ -101,10 +111,10 @@ class _Loop:
             seen = self._asking.again(before, wanted, only_list=not is_due)
             return seen, said[-1] if said else None
 
+        self._begun_at = time.monotonic()
         self._answer = _in_thread(asked, self._screen.wake)
         if is_due:
             self._due_at = float("inf")  # until it has answered
-            self._begun_at = time.monotonic()
 
     def _take(self) -> None:
         """Take the answer, if there is one."""

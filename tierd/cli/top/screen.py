@@ -25,7 +25,7 @@ _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
 _HOME, _CLEAR, _REST = "\x1b[H", "\x1b[2J", "\x1b[J"
 _PLAIN = str.maketrans("█▒░│→↑↓·…▸–", "#=-|>^v-~>-")
 _REST_OF_KEY_S = 0.05
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGWINCH)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
 _ENDS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
@@ -34,11 +34,12 @@ class Screen:
 
     Attributes:
         ended_by: the signal that asks to end; is_suspended: Ctrl-Z was typed; is_gone: nobody is there any more.
+        is_spoilt: somebody else may have written on it.
     """
 
     def __init__(self) -> None:
         self.ended_by: int | None = None
-        self.is_suspended = self.is_gone = False
+        self.is_suspended = self.is_gone = self.is_spoilt = False
         self._in, self._out = sys.stdin.fileno(), sys.stdout.fileno()
         self._keys = Keys()
         self._read_end, self._write_end = os.pipe()
@@ -58,7 +59,9 @@ class Screen:
     @contextmanager
     def signals(self) -> Iterator[None]:
         """Note signals while the context lasts; each wakes whoever waits."""
-        before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        # What is ignored stays so: under nohup, and where no shell would continue what Ctrl-Z has stopped.
+        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._note) for number in heard}
         wakes = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         try:
             yield
@@ -66,8 +69,9 @@ class Screen:
             signal.set_wakeup_fd(wakes)
             for number, handler in before.items():
                 signal.signal(number, handler)
-            os.close(self._read_end)
-            os.close(self._write_end)
+            ends, self._read_end, self._write_end = (self._read_end, self._write_end), -1, -1
+            for end in ends:
+                os.close(end)
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -135,6 +139,8 @@ class Screen:
             self.ended_by = number
         elif number == signal.SIGTSTP:
             self.is_suspended = True
+        elif number == signal.SIGCONT:
+            self.is_spoilt = True
 
     def _write(self, text: str) -> None:
         try:

@@ -107,7 +107,7 @@ class State:
             sort=self.sort,
             is_reversed=self.is_reversed,
             offset=self.top if self.view is Name.SNAPSHOTS else 0,
-            limit=min(200, max(1, self.fits)),
+            limit=max(1, self.fits),
             by=self.by,
         )
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,11 +18,11 @@ MB = 1_000_000
 Watch = Callable[..., OnTerminal]
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     # The cold tier is slow enough for a transfer to be watched.
-    daemon = DaemonProcess(tmp_path, hdd_extra='write_rate = "2 MB/s"')
-    for name, size in (("small", 1000), ("large", 30 * MB), ("middle", 10_000)):
+    daemon = DaemonProcess(tmp_path_factory.mktemp("top"), hdd_extra='write_rate = "1500 KB/s"')
+    for name, size in (("small", 1000), ("large", 60 * MB), ("middle", 10_000)):
         (daemon.dataset / name).mkdir()
         (daemon.dataset / name / "data").write_bytes(os.urandom(size))
     daemon.start()

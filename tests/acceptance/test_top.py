@@ -92,9 +92,10 @@ def test_snapshots_are_sorted_filtered_chosen_and_warmed(daemon: DaemonProcess, 
     top.type("w")
     top.until("warm ds/middle and hold it for an hour? y/n")
     top.type("y")
-    top.until(lambda text: re.search(r"ds/middle .*resident .*root|ds/middle .*uid", text), "who holds it")
+    daemon.wait_until(lambda: bool(daemon.get("/v1/leases").json()["items"]), "it is held")
     holds = daemon.get("/v1/leases").json()["items"]
     assert [(h["ref"], h["note"]) for h in holds] == [("ds/middle", "from tierd top")]
+    top.until(lambda text: re.search(rf"ds/middle .*{re.escape(holds[0]['holder'][:4])}", text), "who holds it")
     top.type("/LAR")
     assert order(top.until("1 of 3 with 'LAR'")) == ["large"]
     top.type("\x1b")
@@ -192,6 +193,15 @@ def test_without_colour_there_is_none(watch: Watch) -> None:
     top.until("▸ ds/large")
     coloured = [s for s in top.screen.styles if re.search(r"(^|;)(3[0-8]|4[0-8]|9[0-7])(;|$)", s)]
     assert coloured == []
+    top.type("q")
+    assert top.end() == 0
+
+
+def test_a_terminal_that_has_no_bars_gets_letters(watch: Watch) -> None:
+    top = watch(PYTHONIOENCODING="ascii")
+    assert re.search(r"flash \[#*-*\|", top.until("MOVING"))
+    top.type("2")
+    assert top.until("> ds/large").isascii()
     top.type("q")
     assert top.end() == 0
 

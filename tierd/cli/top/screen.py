@@ -101,7 +101,7 @@ class Screen:
         console = Console(file=sys.stdout, force_terminal=True, width=width, height=height, highlight=False)
         with console.capture() as drawn:
             for number, each in enumerate(lines):
-                texts = ((c.text if self._can_draw_blocks else c.text.translate(_PLAIN), c.style) for c in each)
+                texts = ((self._showable(c.text), c.style) for c in each)
                 console.print(
                     Text.assemble(*texts), no_wrap=True, overflow="crop", crop=True, markup=False, emoji=False, end=""
                 )
@@ -141,6 +141,13 @@ class Screen:
             self.is_suspended = True
         elif number == signal.SIGCONT:
             self.is_spoilt = True
+
+    def _showable(self, text: str) -> str:
+        """The text in the characters that this terminal has."""
+        if self._can_draw_blocks:
+            return text
+        encoding = sys.stdout.encoding or "ascii"
+        return text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
 
     def _write(self, text: str) -> None:
         try:

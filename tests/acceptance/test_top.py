@@ -226,6 +226,7 @@ def test_by_begins_with_the_ranking(watch: Watch) -> None:
     top.until("uses by snapshot")
     top.type("q")
     assert top.end() == 0
+    assert "uses by snapshot" in watch("--since", "7d").until("uses by")
 
 
 def test_without_a_daemon_it_says_so_and_takes_no_terminal(daemon: DaemonProcess, watch: Watch) -> None:

@@ -41,8 +41,9 @@ _LEAST_EVERY = timedelta(milliseconds=200)
 def top(ctx: click.Context, ask: Ask, by: str, since: timedelta, limit: int, every: timedelta, once: bool) -> None:
     """Watch the daemon live: tiers, transfers, what comes next and why, holds, snapshots, uses.
 
-    On a terminal this is a screen that keeps itself up to date: ? explains its keys, q leaves. With --by it begins
-    with who uses the datasets, or which are used most. Elsewhere, and with --once or --json, that ranking is printed.
+    On a terminal this is a screen that keeps itself up to date: ? explains its keys, q leaves. With --by,
+    --since or --limit it begins with who uses the datasets, or which are used most. Elsewhere, and with --once or
+    --json, that ranking is printed.
 
     Jobs, users and programs are known where the tracker sees them (fanotify, and `attribution` is on). Reads and
     writes are merged by the kernel: they rank, they do not count files.
@@ -73,7 +74,8 @@ def _watched(ctx: click.Context, ask: Ask, by: str, *, since: timedelta, limit: 
     from tierd.cli.top.live import live
     from tierd.cli.top.state import Name, State
 
-    is_asked = ctx.get_parameter_source("by") is ParameterSource.COMMANDLINE
+    of_ranking = ("by", "since", "limit")
+    is_asked = any(ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in of_ranking)
     state = State(view=Name.USES, by=by) if is_asked else State()
     live(ask.daemon, state, every=max(every, _LEAST_EVERY), since=since, ranked=limit)
     return True

@@ -452,6 +452,45 @@ class Events:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overview:
+    """Everything at a glance, cut to what people can look at: `…_total` says how long a list is.
+
+    `seconds_to_high`: when tiers reach their high watermark, if they go on to fill. Events: the newest first.
+    """
+
+    at: datetime
+    status: Status
+    seconds_to_high: dict[str, float]
+    transfers: list[Transfer]
+    holds: list[Lease]
+    holds_total: int
+    steps: list[Step]
+    steps_total: int
+    notes: list[str]
+    events: list[Event]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A snapshot, what it is worth on flash, and what happens to it next, or why nothing does."""
+
+    snapshot: Snapshot
+    value: float
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows from `offset` on, of those that match; `policy` says in which unit values are."""
+
+    items: list[Row]
+    offset: int
+    matching: int
+    total: int
+    policy: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Paused:
     """Whether all transfers rest."""
 

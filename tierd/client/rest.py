@@ -193,6 +193,7 @@ class Rest:
         note: str | None = None,
         restore: bool = False,
         first: Sequence[str] = (),
+        only: Sequence[str] = (),
         by: datetime | None = None,
         urgency: int = 0,
         tie: Tie | None = None,
@@ -203,6 +204,7 @@ class Rest:
             request_key: a repetition with the same key renews the same lease, it makes no second one.
             restore: have an archived copy restored first, for the time and money that RestoreNeeded names.
             first: patterns of files that are brought from a bucket before the others.
+            only: patterns of the files that are brought at all; the path of the answer is where they are.
             tie: what the lease ends with, besides its time.
             by: when it must be there; urgency: -5 to 5, among wishes without a time the larger comes first.
 
@@ -217,6 +219,8 @@ class Rest:
             body["restore"] = True
         if first:
             body["first"] = list(first)
+        if only:
+            body["only"] = list(only)
         body |= _tied(tie)
         if by is not None:
             body["by"] = by.isoformat()

@@ -78,6 +78,7 @@ class Transfer:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     due_at: datetime | None = None
+    only: list[str] = field(default_factory=list)
     is_late: bool = False
 
     @property
@@ -149,7 +150,9 @@ class Advice:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """Proof that a snapshot was wholly on flash at a moment; `content_id` names its exact content, where known."""
+    """Proof that a snapshot (or the part that `only` names) was wholly on flash at a moment; `content_id` names the
+    exact content, where known.
+    """
 
     ref: str
     path: str
@@ -160,6 +163,7 @@ class Receipt:
     tier: str
     resident_ratio: float
     at: datetime
+    only: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,11 @@ from tierd.decide import plan, withdrawn
 from tierd.decide.policies import SCORES
 from tierd.errors import ConfigError, Conflict, NotFound, TierdError
 from tierd.fs.process import numbers_alike
+from tierd.model.dataset import Snapshot
 from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, TrackerStatus
+from tierd.model.part import PartSize
+from tierd.model.placement import Placement
 from tierd.model.plan import Action, Step, View
 from tierd.model.pressure import Busy
 from tierd.model.s3 import Counts
@@ -184,6 +187,8 @@ class Daemon:
             for lease in self.catalog.expire_leases(self.clock()):
                 log.info("lease %s of %s expired", lease.id, lease.holder)
             self.catalog.expire_announcements(self.clock())
+            if self.catalog.drop_parts(self.clock()):
+                self.sweeper.sweep()
             if self.observer.is_ready:
                 self._decide()
                 self.mover.tick()
@@ -307,6 +312,9 @@ class Daemon:
     def costs(self) -> Mapping[TierName, Cost]:
         flash = min(self.config.tiers, key=lambda tier: tier.rank)
         return self.mover.costs(flash, [tier for tier in self.config.tiers if tier is not flash])
+
+    def measure(self, snapshot: Snapshot, placement: Placement, only: tuple[str, ...]) -> PartSize:
+        return self.tiers.measure(snapshot, placement, only)
 
     def estimate(self, source: TierName, destination: TierName, size_bytes: int, files: int) -> float | None:
         return self.mover.rates.estimate(source, destination, size_bytes, files)

@@ -12,7 +12,7 @@ from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.hold import Hold
 from tierd.model.placement import Placement, PlacementState, Residency, residency
 from tierd.model.tier import Tier, TierName, TierUsage
-from tierd.model.transfer import Transfer, TransferKind
+from tierd.model.transfer import Transfer
 from tierd.model.value import Cost, Judgement
 from tierd.model.windows import Quiet
 
@@ -89,7 +89,7 @@ class View:
         return max((s for s in self.orphans if s.ref == ref), key=lambda s: s.snapshot.id, default=None)
 
     def residency(self, s: SnapshotView) -> Residency:
-        recalling = s.live is not None and s.live.kind is TransferKind.RECALL
+        recalling = s.live is not None and s.live.brings_whole
         is_gone = s.snapshot.gone_at is not None
         return residency(s.placements, flash=self.flash, recalling=recalling, is_gone=is_gone)
 

@@ -361,8 +361,10 @@ class Mover:
             return _sum([self._asked, *(attempt.asked for attempt in self._running.values())])
 
     def live_keys(self) -> set[str]:
-        """Keys of transfers whose staging areas and trash must be left alone by a sweep."""
-        return {t.key for t in self._catalog.transfers(live_only=True, limit=100_000)}
+        """Keys of transfers whose staging areas, trash and parts must be left alone by a sweep."""
+        # In this order: a part is known to the catalog before its transfer has ended.
+        live = {t.key for t in self._catalog.transfers(live_only=True, limit=100_000)}
+        return live | {part.key for part in self._catalog.parts()}
 
     @property
     def running(self) -> int:

@@ -127,6 +127,7 @@ class Look:
             started_at=t.started_at,
             finished_at=t.finished_at,
             due_at=t.due_at,
+            only=list(t.only),
             is_late=self._is_late(t),
         )
 

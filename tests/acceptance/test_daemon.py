@@ -110,6 +110,18 @@ def test_new_renamed_and_removed_snapshots_are_noticed(daemon: DaemonProcess) ->
     assert daemon.snapshot("ds/v2")["residency"] == "gone"
 
 
+def test_what_is_written_the_moment_a_snapshot_has_moved_is_noticed(daemon: DaemonProcess) -> None:
+    root = daemon.flash / "datasets" / "ds" / "v1"
+    root.mkdir(parents=True)
+    (root / "file").write_bytes(b"x" * 1000)
+    daemon.start()
+    daemon.wait_for_residency("ds/v1", "resident")
+    daemon.wait_until(lambda: daemon.cli("release", "ds/v1").returncode == 0, "it is settled")
+    daemon.wait_for_residency("ds/v1", "migrated")
+    (root / "new").write_bytes(b"y" * 5000)  # before the tracker watches the copy that the path leads to now
+    daemon.wait_until(lambda: daemon.snapshot("ds/v1")["size_bytes"] == 6000, "it is measured")
+
+
 def test_reads_and_writes_are_told_apart(daemon: DaemonProcess) -> None:
     _fill(daemon.dataset / "v1", files=3)
     daemon.start()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, or_, select
 
 from tierd.catalog import events, rows
+from tierd.catalog.advance import IS_LIVE
 from tierd.catalog.holds import active_holds
 from tierd.catalog.lookup import snapshot_by_id
 from tierd.catalog.schema import part, transfer
@@ -22,6 +23,12 @@ class Parts(Session):
         """All parts, or those of one snapshot; the newest first."""
         with self._reading() as conn:
             return _parts(conn, snapshot_id)
+
+    def keys_in_use(self) -> set[str]:
+        """Keys of transfers that are live and of those whose parts are there: a sweep leaves alone what has them."""
+        with self._reading() as conn:
+            brought = select(part.c.transfer_id)
+            return set(conn.scalars(select(transfer.c.key).where(or_(IS_LIVE, transfer.c.id.in_(brought)))))
 
     def drop_parts(self, now: datetime) -> list[Part]:
         """Forget the parts of snapshots that nothing holds; from then on they may be deleted.

@@ -362,9 +362,7 @@ class Mover:
 
     def live_keys(self) -> set[str]:
         """Keys of transfers whose staging areas, trash and parts must be left alone by a sweep."""
-        # In this order: a part is known to the catalog before its transfer has ended.
-        live = {t.key for t in self._catalog.transfers(live_only=True, limit=100_000)}
-        return live | {part.key for part in self._catalog.parts()}
+        return self._catalog.keys_in_use()
 
     @property
     def running(self) -> int:

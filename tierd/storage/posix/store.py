@@ -324,11 +324,6 @@ class PosixStorage:
                 size_bytes=totals.size_bytes,
             )
 
-    def _parts(self) -> list[Path]:
-        """All that lie on the tier."""
-        top = self.root / PARTS
-        return sorted(part for dataset in _directories(top) for part in _directories(dataset))
-
     def _drop_part(self, part: Path, control: Control) -> None:
         gone = self._free("trash", f"{part.name}.part")
         parent = open_below(self.root, os.fsencode(part.parent))
@@ -469,7 +464,7 @@ class PosixStorage:
         check_identity(self.root, self.identity)  # another store's staging area is none of ours
         with translated(str(self.private)):
             staged, trash = (sorted(os.listdir(self.private / place)) for place in ("staging", "trash"))
-            parts = self._parts()
+            parts = list_parts(self.root)
             keys = live()
             for part in parts:
                 if part.name not in keys:
@@ -500,6 +495,11 @@ def _inode(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     return st.st_ino if stat.S_ISDIR(st.st_mode) else None
+
+
+def list_parts(root: Path) -> list[Path]:
+    """All parts of snapshots on a tier."""
+    return sorted(part for dataset in _directories(root / PARTS) for part in _directories(dataset))
 
 
 def _directories(path: Path) -> list[Path]:

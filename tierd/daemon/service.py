@@ -6,6 +6,7 @@ Threads: the control loop (this one), the observer, one per running worker, and 
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import threading
@@ -54,6 +55,8 @@ _HISTORY = timedelta(days=400)
 """Events older than this are forgotten: a year can be compared with the one before."""
 _KINDS = {Action.REMOVE: TransferKind.REMOVE, Action.WARM: TransferKind.RECALL}
 _CLOCK_JUMP = timedelta(seconds=5)
+_COLLECT = (50_000, 20, 100)
+"""New objects before the collector of cycles looks at the young, the older, all."""
 
 
 def now_utc() -> datetime:
@@ -327,6 +330,8 @@ def run(config: Config) -> None:
         CatalogError: the database cannot be used.
         ConfigError: the API cannot listen where it should.
     """
+    # A view of 10,000 snapshots is so many lasting objects that looking for cycles would take as long as reading it.
+    gc.set_threshold(*_COLLECT)
     current: Config | None = config
     before: Config | None = None
     while current is not None:

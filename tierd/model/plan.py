@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 
 from tierd.model.announced import Announcement
 from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
@@ -69,7 +70,7 @@ class View:
     quiet: Quiet = field(default_factory=Quiet)
     promoted_bytes: int = 0
 
-    @property
+    @cached_property
     def flash(self) -> frozenset[TierName]:
         return frozenset(t.name for t in self.tiers if t.rank == 0)
 

@@ -218,7 +218,7 @@ class Page:
             trends=self._trends.pictures(view, now),
             leases=[look.hold(h, ref) for h, ref in holds[:_MAX_LEASES]],
             leases_total=len(holds),
-            steps=look.plan(plan).steps[:_MAX_STEPS],
+            steps=look.steps(plan, _MAX_STEPS),
             steps_total=len(plan.steps),
             events=[look.event(e) for e in self._catalog.events(limit=_MAX_EVENTS, newest_first=True)],
         )

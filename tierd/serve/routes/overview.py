@@ -29,7 +29,7 @@ router = APIRouter(tags=["daemon"])
 def overview(have: Have, caller: Reader) -> OverviewOut:
     """Tiers, what moves, what comes next and why, who holds what, what happened last. At most a few seconds old."""
     now, view, (_, plan) = have.clock(), have.views.recent(), have.page.known()
-    holds, planned = holds_of(view, have.look, now), have.look.plan(plan)
+    holds = holds_of(view, have.look, now)
     newest = have.catalog.events(limit=MAX_EVENTS, newest_first=True)
     return OverviewOut(
         at=now,
@@ -38,9 +38,9 @@ def overview(have: Have, caller: Reader) -> OverviewOut:
         transfers=transfers_of(view, have.look),
         holds=holds[:MAX_HOLDS],
         holds_total=len(holds),
-        steps=planned.steps[:MAX_STEPS],
-        steps_total=len(planned.steps),
-        notes=planned.notes,
+        steps=have.look.steps(plan, MAX_STEPS),
+        steps_total=len(plan.steps),
+        notes=list(plan.notes),
         events=[have.look.event(e) for e in newest],
     )
 

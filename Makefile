@@ -25,7 +25,7 @@ demo: $(VENV)/.installed ## Run tierd on an embedded example; needs no root and 
 
 test: check ## Run every check and every test (as root also those that mount file systems)
 
-check: lint ## The same as test
+check: lint $(if $(filter true,$(CI)),$(VENV)/.installed-integrations) ## The same as test
 	$(BIN)/pytest $(or $(ARGS),--numprocesses=$(WORKERS) --dist=loadfile --ignore=tests/benchmarks)
 
 lint: system-packages $(VENV)/.installed-dev ## Only the static checks: style, types, layers
@@ -66,6 +66,18 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.made
 	@echo "installing tierd and its development tools into $(VENV)"
 	@$(call install,.[dev])
 	@touch $@ $(VENV)/.installed
+
+# What the examples for training code run on: 1 GB on disk, so elsewhere than in an unattended run their tests are
+# skipped, unless `make .venv/.installed-integrations` brought it. The version names a build for the CPU: without "+cpu"
+# an index that has none would give the one for CUDA, which is many times larger.
+TORCH ?= torch==2.13.0+cpu
+
+$(VENV)/.installed-integrations: $(VENV)/.installed-dev
+	@echo "installing what the examples for training code run on"
+	@$(BIN)/python -m pip install --quiet '$(TORCH)' || \
+		echo "there is no $(TORCH) here: the tests that need it are skipped (make TORCH=… names another build)" >&2
+	@$(call install,.[integrations])
+	@touch $@
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 

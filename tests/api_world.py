@@ -20,13 +20,15 @@ from fastapi import FastAPI
 from tierd.catalog import Catalog
 from tierd.config import ApiConfig, Config
 from tierd.daemon.living import tie_to
+from tierd.errors import NotFound
 from tierd.fs.process import numbers_alike
 from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.effect import DropPlacement, PutPlacement
 from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, Measure
+from tierd.model.part import PartSize
 from tierd.model.phase import by_phase
-from tierd.model.placement import PlacementState
+from tierd.model.placement import Placement, PlacementState
 from tierd.model.policy import Policy
 from tierd.model.pressure import Busy
 from tierd.model.s3 import Counts
@@ -59,6 +61,7 @@ class FakePorts:
     wakes: int = 0
     disks: Busy = field(default_factory=Busy)
     told: list[AccessBatch] = field(default_factory=list)
+    parts: dict[tuple[str, ...], PartSize] = field(default_factory=dict)
 
     def accessed(self, batches: Sequence[AccessBatch]) -> None:
         self.told += batches
@@ -100,6 +103,11 @@ class FakePorts:
         if self.rate is None:
             return {}
         return {name: Cost(start_s=0, s_per_byte=1 / self.rate, s_per_file=0, samples=3) for name in self.usages}
+
+    def measure(self, snapshot: Snapshot, placement: Placement, only: tuple[str, ...]) -> PartSize:
+        if only not in self.parts:
+            raise NotFound(f"no file of the copy matches {', '.join(only)}")
+        return self.parts[only]
 
     def estimate(self, source: TierName, destination: TierName, size_bytes: int, files: int) -> float | None:
         return None if self.rate is None else size_bytes / self.rate

@@ -6,6 +6,7 @@ a named step. Everything the daemon would do between two transfers is done by `s
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
@@ -267,6 +268,7 @@ class World:
         source: TierName | None = None,
         destination: TierName | None = None,
         first: tuple[str, ...] = (),
+        only: tuple[str, ...] = (),
     ) -> Transfer:
         down = kind is TransferKind.MIGRATE
         source = source or (FLASH if down else self.cold)
@@ -282,6 +284,7 @@ class World:
             bytes_total=1,
             files_total=1,
             first=first,
+            only=only,
             now=self.now,
         )
         return transfer
@@ -332,6 +335,8 @@ class World:
             private = root / ".tierd"
             for place in ("staging", "trash"):
                 found += [f"{name}/{place}/{entry}" for entry in os.listdir(private / place)]
+            known = {str(root / part.location) for part in self.catalog.parts()}
+            found += [f"{name}/{path}" for path in glob.glob(f"{root}/.tierd-parts/*/*") if path not in known]
             for entry in os.listdir(private / "aside"):
                 snapshot = next((s for s in self.catalog.snapshots() if s.key == entry), None)
                 is_tree = (private / "aside" / entry).is_dir() and not (private / "aside" / entry).is_symlink()

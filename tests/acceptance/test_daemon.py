@@ -54,6 +54,30 @@ def test_a_cold_snapshot_leaves_flash_by_itself_and_a_warm_brings_it_back(tmp_pa
         daemon.close()
 
 
+def test_a_link_out_of_a_snapshot_keeps_it_home_and_never_keeps_it_away(daemon: DaemonProcess) -> None:
+    _fill(daemon.dataset / "v1", files=3)
+    _fill(daemon.dataset / "v2", files=3)
+    daemon.start()
+    daemon.wait_for_residency("ds/v1", "resident")
+    daemon.wait_until(lambda: daemon.snapshot("ds/v1")["is_settled"], "settled")
+    daemon.post("/v1/snapshots/ds/v1/migrate", {"release": True})
+    daemon.wait_for_residency("ds/v1", "migrated")
+    size = daemon.snapshot("ds/v1")["size_bytes"]
+    daemon.stop()  # its start measures everything anew
+    (daemon.dataset / "v1" / "other").symlink_to("../v2/d0")  # written through the link: it would hold at home alone
+    (daemon.dataset / "v1" / "more").write_bytes(b"x")
+    daemon.start()
+    daemon.wait_until(lambda: daemon.snapshot("ds/v1")["size_bytes"] == size + 1, "it is measured where it is", 30)
+    assert daemon.snapshot("ds/v1")["problem"] is None
+    warmed = daemon.cli("warm", "ds/v1", "--wait")
+    assert warmed.returncode == 0, warmed.stderr
+    assert (daemon.dataset / "v1" / "other" / "f0").is_file()
+    daemon.stop()
+    daemon.start()
+    daemon.wait_until(lambda: daemon.snapshot("ds/v1")["problem"] is not None, "the link is seen at home", 30)
+    assert "relative link leads outside" in daemon.snapshot("ds/v1")["problem"]
+
+
 def test_a_held_snapshot_stays_on_flash_until_its_lease_ends(tmp_path: Path) -> None:
     daemon = DaemonProcess(tmp_path, migrate_after="1s", release_after="1s")
     _fill(daemon.dataset / "v1", files=3)
@@ -84,6 +108,18 @@ def test_new_renamed_and_removed_snapshots_are_noticed(daemon: DaemonProcess) ->
     subprocess.run(["rm", "-r", str(daemon.dataset / "v2")], check=True)
     daemon.wait_until(lambda: daemon.get("/v1/snapshots").json()["items"] == [], "it is not listed any more")
     assert daemon.snapshot("ds/v2")["residency"] == "gone"
+
+
+def test_what_is_written_the_moment_a_snapshot_has_moved_is_noticed(daemon: DaemonProcess) -> None:
+    root = daemon.flash / "datasets" / "ds" / "v1"
+    root.mkdir(parents=True)
+    (root / "file").write_bytes(b"x" * 1000)
+    daemon.start()
+    daemon.wait_for_residency("ds/v1", "resident")
+    daemon.wait_until(lambda: daemon.cli("release", "ds/v1").returncode == 0, "it is settled")
+    daemon.wait_for_residency("ds/v1", "migrated")
+    (root / "new").write_bytes(b"y" * 5000)  # before the tracker watches the copy that the path leads to now
+    daemon.wait_until(lambda: daemon.snapshot("ds/v1")["size_bytes"] == 6000, "it is measured")
 
 
 def test_reads_and_writes_are_told_apart(daemon: DaemonProcess) -> None:
@@ -246,6 +282,25 @@ def test_sighup_takes_a_good_configuration_and_refuses_a_bad_one(daemon: DaemonP
     daemon.process.send_signal(signal.SIGHUP)
     daemon.wait_until(lambda: "refused" in daemon.log.read_text(), "the log says refused")
     assert policy() == 99 * 86400
+
+
+def test_a_configuration_that_cannot_be_run_gives_way_to_the_one_before(daemon: DaemonProcess) -> None:
+    daemon.start()
+    assert daemon.process is not None
+    before = daemon.get("/v1/datasets/ds").json()["policy"]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f'[api]\nlisten = "127.0.0.1:{taken.getsockname()[1]}"'
+        tokens = f'[api.tokens]\n"{"0" * 64}" = "read"\n'
+        daemon.settings["migrate_after"] = "99d"
+        daemon.settings["release_after"] = "100d"
+        daemon.write_config()
+        daemon.config.write_text(daemon.config.read_text().replace("[api]", listen) + tokens)
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_until(lambda: "cannot be run" in daemon.log.read_text(), "the log says why")
+        daemon.wait_until(lambda: daemon.get("/readyz", check=False).status_code == 200, "it runs again")
+    assert daemon.get("/v1/datasets/ds").json()["policy"] == before
 
 
 def test_rubbish_to_the_api_gets_clear_answers(daemon: DaemonProcess) -> None:

@@ -176,3 +176,16 @@ def test_open_metrics_is_served_to_those_who_ask_for_it(world: ApiWorld) -> None
         response = client.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
     assert response.headers["content-type"].startswith("application/openmetrics-text")
     assert response.text.endswith("# EOF\n")
+
+
+def test_a_scrape_after_a_quiet_hour_misses_nothing(world: ApiWorld) -> None:
+    cold = world.add_migrated("v1")
+    with client_of(world) as client:
+        assert value(client, "tierd_snapshots", dataset="imagenet", residency="migrated") == 1
+        world.later(hours=1)
+        world.add("v2")
+        assert value(client, "tierd_snapshots", dataset="imagenet", residency="resident") == 1
+        world.later(hours=1)
+        world.enqueue(cold, TransferKind.RECALL)
+        assert value(client, "tierd_snapshots", dataset="imagenet", residency="partial") == 1
+        assert value(client, "tierd_snapshots", dataset="imagenet", residency="migrated") == 0

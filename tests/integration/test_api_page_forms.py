@@ -198,7 +198,7 @@ def test_so_many_may_listen_and_no_more_and_all_are_let_go_at_the_stop(world: Ap
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         began = time.monotonic()
         assert "imagenet/v1" in client.get("/").text
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
         assert server.stop()
 
 

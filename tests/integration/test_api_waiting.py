@@ -99,7 +99,7 @@ def test_the_server_stops_within_seconds_with_streams_and_waits_open(world: ApiW
         time.sleep(0.5)
         began = time.monotonic()
         assert server.stop()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30  # half of the wait that is open
         assert waiting.result(timeout=5).json()["state"] == "queued"
         assert streaming.result(timeout=5).startswith("retry:")
         assert server.socket is not None

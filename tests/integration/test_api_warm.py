@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import httpx
 import pytest
 
 from tests.api_world import FLASH, GB, HDD, ApiWorld, S, api_world, client_of, connect, listening
-from tierd.model.effect import DropPlacement
-from tierd.model.transfer import TransferKind
+from tierd.model.effect import DropPlacement, PutPart
+from tierd.model.part import PartSize, location_of
+from tierd.model.transfer import TransferId, TransferKind
 from tierd.serve import Progress
 
 RANKS = 64
@@ -232,3 +234,81 @@ def test_a_time_that_is_over_is_refused(world: ApiWorld, client: httpx.Client, b
     response = client.post(WARM, json={"by": by})
     assert (response.status_code, response.json()["code"]) == (409, "too_late")
     assert "is over" in response.json()["detail"]
+
+
+# -- parts -----------------------------------------------------------------------------------------------------------
+
+
+def part_comes(world: ApiWorld, number: int) -> None:
+    """Take a recall of a part to its end, as the mover does."""
+    t = world.catalog.transfer(TransferId(number))
+    for expected, new in pairwise((S.QUEUED, S.COPYING, S.VERIFYING)):
+        world.catalog.advance(t.id, expected, new, now=world.now)
+    where = location_of("imagenet", t.key)
+    put = PutPart(transfer_id=t.id, tier=FLASH, location=where, content_id="beef", entries=3, size_bytes=GB)
+    world.catalog.advance(t.id, S.VERIFYING, S.COMMITTED, now=world.now, effects=[put])
+    world.catalog.advance(t.id, S.COMMITTED, S.DONE, now=world.now)
+
+
+def test_a_part_comes_where_the_whole_has_no_room(world: ApiWorld, client: httpx.Client) -> None:
+    world.add_migrated("v1", size=10_000 * GB)
+    world.ports.parts[("val",)] = PartSize(files=2, size_bytes=GB)
+    assert client.post(WARM).status_code == 507
+    answer = ok(client.post(WARM, json={"only": ["val"]}))
+    transfer = answer["transfer"]
+    assert (answer["answer"], transfer["only"], transfer["bytes_total"]) == ("accepted", ["val"], GB)
+    assert (transfer["files_total"], answer["receipt"]) == (2, None)
+    part_comes(world, transfer["id"])
+    ready = ok(client.post(WARM, json={"only": ["val"]}))
+    assert (ready["answer"], ready["path"], ready["transfer"]) == ("ready", answer["path"], None)
+    assert ready["path"].startswith(f"{world.config.tiers[0].root}/.tierd-parts/imagenet/")
+    assert (ready["receipt"]["only"], ready["receipt"]["size_bytes"], ready["receipt"]["tier"]) == (["val"], GB, FLASH)
+    assert client.get(RECEIPT).status_code == 409  # the snapshot itself is where it was
+    assert ok(client.get("/v1/snapshots/imagenet/v1"))["residency"] == "migrated"
+
+
+def test_what_no_file_matches_is_refused_and_holds_nothing(world: ApiWorld, client: httpx.Client) -> None:
+    v1 = world.add_migrated("v1")
+    refused = client.post(WARM, json={"only": ["nothing*"]})
+    assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
+    assert "nothing*" in refused.json()["detail"]
+    assert world.catalog.holds(v1.id, now=world.now) == []
+
+
+def test_a_part_of_what_is_on_flash_is_the_whole_at_its_path(world: ApiWorld, client: httpx.Client) -> None:
+    v1 = world.add("v1")
+    answer = ok(client.post(WARM, json={"only": ["val"]}))
+    assert (answer["answer"], answer["path"]) == ("ready", str(v1.path))
+
+
+def test_a_wish_for_a_part_joins_the_recall_of_the_whole(world: ApiWorld, client: httpx.Client) -> None:
+    v1 = world.add_migrated("v1")
+    world.ports.parts[("val",)] = PartSize(files=2, size_bytes=GB)
+    whole = ok(client.post(WARM))["transfer"]
+    answer = ok(client.post(WARM, json={"only": ["val"]}))
+    assert (answer["transfer"]["id"], answer["transfer"]["only"]) == (whole["id"], [])
+    assert answer["path"] == str(v1.path)
+
+
+def test_the_whole_comes_after_a_part_that_is_under_way(world: ApiWorld, client: httpx.Client) -> None:
+    world.add_migrated("v1")
+    world.ports.parts[("val",)] = PartSize(files=2, size_bytes=GB)
+    part = ok(client.post(WARM, json={"only": ["val"]}))["transfer"]
+    waiting = ok(client.post(WARM))
+    assert (waiting["answer"], waiting["transfer"]["id"], waiting["receipt"]) == ("accepted", part["id"], None)
+    part_comes(world, part["id"])
+    whole = ok(client.post(WARM))["transfer"]
+    assert (whole["only"], whole["id"] > part["id"]) == ([], True)
+
+
+def test_parts_go_with_the_last_hold(world: ApiWorld, client: httpx.Client) -> None:
+    world.add_migrated("v1")
+    world.ports.parts[("val",)] = PartSize(files=2, size_bytes=GB)
+    answer = ok(client.post(WARM, json={"only": ["val"]}))
+    part_comes(world, answer["transfer"]["id"])
+    second = client.post("/v1/leases", json={"ref": "imagenet/v1", "lease_s": 600}).json()
+    client.delete(f"/v1/leases/{answer['lease']['id']}")
+    assert world.catalog.drop_parts(world.now) == []
+    client.delete(f"/v1/leases/{second['id']}")
+    assert [part.only for part in world.catalog.drop_parts(world.now)] == [("val",)]
+    assert ok(client.post(WARM, json={"only": ["val"]}))["answer"] == "accepted"

@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from tests.rebuilding import call, go, lose_catalog
 from tests.seaweed import BUCKET, Seaweed
-from tests.world import CLOUD, FLASH, HDD, Trap, World, s3_settings
+from tests.world import CLOUD, FLASH, HDD, Trap, World, is_done, s3_settings
 from tierd.model.dataset import Snapshot
 from tierd.model.transfer import TransferKind
 from tierd.storage.manifest import Manifest
@@ -370,3 +371,21 @@ def test_names_that_nothing_has_and_contradictions_are_refused(world: World) -> 
     assert call(world, "audit", "ds/v2").exit_code == 4
     assert call(world, "audit", "nothing").exit_code == 4
     assert call(world, "audit", "ds/v1", "--sweep").exit_code == 2
+
+
+def test_a_part_is_litter_only_when_nobody_holds_the_snapshot(world: World) -> None:
+    snapshot = everywhere(world)
+    go(world, snapshot, TransferKind.MIGRATE, FLASH, HDD, release=True)
+    lease = world.catalog.grant_lease(snapshot_id=snapshot.id, holder="job", ttl=timedelta(days=900), now=world.now)
+    order = world.order(snapshot, TransferKind.RECALL, source=HDD, only=("f0", "sub"))
+    assert is_done(world.run(order))
+    (part,) = world.catalog.parts()
+    path = world.roots[FLASH] / part.location
+    assert audit(world, "--sweep", "--deep")["findings"] == []
+    assert (path / "f0").exists()
+    world.catalog.end_lease(lease.id, world.now)
+    world.catalog.drop_parts(world.now)
+    assert kinds(audit(world)) == [("litter", FLASH)]
+    audit(world, "--sweep")
+    assert not path.exists()
+    assert audit(world)["findings"] == []

@@ -393,7 +393,7 @@ def test_a_store_that_never_answers_is_off_line_within_the_deadline(settings: S3
     began = time.monotonic()
     with pytest.raises(TierOffline, match=f"127.0.0.1:{port}.*cannot be reached.*refused"):
         bucket.get("object")
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15
     assert bucket.meter.snapshot()["get"].retries > 1
 
 

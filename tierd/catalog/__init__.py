@@ -14,6 +14,7 @@ from tierd.catalog.history import KEEP_EPISODES, History, RankedBy, SpanPlace
 from tierd.catalog.holds import Holds
 from tierd.catalog.measured import Measured
 from tierd.catalog.noting import EPISODE_GAP
+from tierd.catalog.parts import Parts
 from tierd.catalog.rebuilding import Rebuilding, Restored
 from tierd.catalog.settings import Settings
 from tierd.catalog.snapshots import Snapshots
@@ -47,6 +48,7 @@ class Catalog(
     Measured,
     Ties,
     Announcing,
+    Parts,
 ):
     """The open catalog, one part per subject; `Catalog.open(path)` opens it.
 

@@ -41,6 +41,7 @@ class Wish:
     release: bool
     priority: int
     due_at: datetime | None = None
+    only: tuple[str, ...] = ()
 
 
 def live_transfer(conn: Connection, snapshot_id: SnapshotId) -> Transfer | None:
@@ -123,7 +124,7 @@ def stop_removal(conn: Connection, snapshot_id: SnapshotId, now: datetime) -> No
 def join(conn: Connection, live: Transfer, wish: Wish, now: datetime) -> Transfer:
     """Let the live transfer do what is asked for as well; Conflict when it does something else."""
     # A recall brings the same bytes from wherever; every other kind is about one copy on one tier.
-    is_same = live.kind is wish.kind and (
+    is_same = (live.kind, live.only) == (wish.kind, wish.only) and (
         wish.kind is TransferKind.RECALL or (live.source, live.destination) == (wish.source, wish.destination)
     )
     if not is_same or live.cancel_requested:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 
 from tierd.catalog import events, rows
 from tierd.catalog.lookup import snapshot_by_id, tier_must_exist
-from tierd.catalog.schema import placement, snapshot
+from tierd.catalog.schema import part, placement, snapshot
 from tierd.catalog.session import Session
 from tierd.errors import Conflict
 from tierd.model.dataset import Snapshot, SnapshotId
@@ -18,11 +18,13 @@ from tierd.model.effect import (
     Effect,
     MarkPartial,
     MarkStale,
+    PutPart,
     PutPlacement,
     SetContent,
     SetRootInode,
     SetWarmed,
 )
+from tierd.model.event import Detail
 from tierd.model.placement import Placement, PlacementState
 from tierd.model.tier import TierName
 
@@ -78,6 +80,8 @@ def _apply_one(conn: Connection, about: Snapshot, effect: Effect, now: datetime)
         case SetWarmed(at):
             conn.execute(update(snapshot).where(snapshot.c.id == about.id).values(warmed_at=min(at, now)))
             events.append_about(conn, about, "snapshot.warmed", now=now)
+        case PutPart():
+            _put_part(conn, about, effect, now)
         case SetRootInode(inode):
             conn.execute(update(snapshot).where(snapshot.c.id == about.id).values(root_inode=inode))
 
@@ -104,6 +108,24 @@ def _put(conn: Connection, about: Snapshot, put: PutPlacement, now: datetime) ->
     if old_state != put.state:  # a step repeated after a crash is not news
         detail = {"tier": put.tier, "content_id": put.content_id, "size_bytes": put.size_bytes}
         events.append_about(conn, about, f"placement.{put.state}", now=now, detail=detail)
+
+
+def _put_part(conn: Connection, about: Snapshot, put: PutPart, now: datetime) -> None:
+    tier_must_exist(conn, put.tier)
+    conn.execute(
+        insert(part).values(
+            transfer_id=put.transfer_id,
+            snapshot_id=about.id,
+            tier=put.tier,
+            location=put.location,
+            content_id=put.content_id,
+            entries=put.entries,
+            size_bytes=put.size_bytes,
+            made_at=now,
+        )
+    )
+    detail: Detail = {"tier": put.tier, "location": put.location, "size_bytes": put.size_bytes}
+    events.append_about(conn, about, "part.made", now=now, detail=detail)
 
 
 class Placements(Session):

@@ -38,6 +38,8 @@ def _note_recall(conn: Connection, t: Transfer, now: datetime) -> None:
     if t.requested_by != POLICY:
         count(conn, "warms")
         count(conn, "warm_wait_s", max(0.0, (now - t.created_at).total_seconds()))
+    if t.only:
+        return
     released = (
         select(transfer.c.id)
         .where(

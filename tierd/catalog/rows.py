@@ -13,6 +13,7 @@ from tierd.model.announced import Announcement, AnnouncementId
 from tierd.model.dataset import Snapshot, SnapshotId, SnapshotRef
 from tierd.model.event import Event
 from tierd.model.hold import Hold, HoldId, Tie
+from tierd.model.part import Part
 from tierd.model.placement import Placement
 from tierd.model.tier import TierName
 from tierd.model.transfer import Transfer, TransferId
@@ -86,6 +87,7 @@ def transfer(r: AnyRow) -> Transfer:
         files_total=r.files_total,
         files_done=r.files_done,
         first=r.first,
+        only=r.only,
         restore_cost=r.restore_cost,
         waits_for=r.waits_for,
         expected_at=r.expected_at,
@@ -95,6 +97,21 @@ def transfer(r: AnyRow) -> Transfer:
         started_at=r.started_at,
         finished_at=r.finished_at,
         due_at=r.due_at,
+    )
+
+
+def part(r: AnyRow) -> Part:
+    return Part(
+        transfer_id=TransferId(r.transfer_id),
+        key=r.key,
+        snapshot_id=SnapshotId(r.snapshot_id),
+        tier=TierName(r.tier),
+        location=r.location,
+        only=r.only,
+        content_id=r.content_id,
+        entries=r.entries,
+        size_bytes=r.size_bytes,
+        made_at=r.made_at,
     )
 
 

@@ -300,6 +300,7 @@ transfer = Table(
     Column("files_total", Integer, nullable=False),
     Column("files_done", Integer, nullable=False),
     Column("first", Patterns),
+    Column("only", Patterns),
     Column("restore_cost", Float),  # in the currency of the source's prices
     Column("waits_for", Prose),
     Column("expected_at", Time),
@@ -316,11 +317,26 @@ transfer = Table(
     CheckConstraint("release = 0 OR kind = 'migrate'", name="only_a_migrate_releases"),
     CheckConstraint("(kind = 'remove') = (source = destination)", name="only_a_remove_has_one_tier"),
     CheckConstraint("state = 'restoring' OR (waits_for IS NULL AND expected_at IS NULL)", name="only_restores_wait"),
+    CheckConstraint("only IS NULL OR kind = 'recall'", name="only_recalls_bring_parts"),
     CheckConstraint("attempt >= 1", name="attempt_counts_from_one"),
     Index("transfer_one_live", "snapshot_id", unique=True, sqlite_where=text(_LIVE)),
     Index("transfer_failed", "snapshot_id", sqlite_where=text("state = 'failed'")),
     Index("transfer_of_snapshot", "snapshot_id"),
     sqlite_autoincrement=True,
+)
+
+part = Table(
+    "part",  # some files of a snapshot, brought by a recall of these only
+    metadata,
+    Column("transfer_id", Integer, ForeignKey("transfer.id"), primary_key=True),
+    Column("snapshot_id", Integer, ForeignKey("snapshot.id"), nullable=False),
+    Column("tier", Text, ForeignKey("tier.name"), nullable=False),
+    Column("location", Bytes, nullable=False),
+    Column("content_id", Text, nullable=False),
+    Column("entries", Integer, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("made_at", Time, nullable=False),
+    Index("part_of_snapshot", "snapshot_id"),
 )
 
 hold = Table(

@@ -50,6 +50,7 @@ class Transfers(Session):
         bytes_total: int,
         files_total: int,
         first: tuple[str, ...] = (),
+        only: tuple[str, ...] = (),
         restore_cost: float | None = None,
         due_at: datetime | None = None,
         now: datetime,
@@ -80,6 +81,7 @@ class Transfers(Session):
                     release=release,
                     priority=priority,
                     due_at=due_at,
+                    only=only,
                 )
                 return join(conn, live, wish, now), False
             if is_remove:
@@ -106,6 +108,7 @@ class Transfers(Session):
                 files_total=files_total,
                 files_done=0,
                 first=first,
+                only=only,
                 restore_cost=restore_cost,
                 is_paused=False,
                 cancel_requested=False,

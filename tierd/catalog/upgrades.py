@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from tierd.catalog import upgrade_announced
+from tierd.catalog import upgrade_announced, upgrade_parts
 from tierd.errors import CatalogError
 
 Step = tuple[str, ...]
@@ -447,7 +447,7 @@ CREATE INDEX episode_by_start ON episode (first_at)
     """,
 )
 
-STEPS: tuple[Step, ...] = (_INITIAL, _CHAINS, _HISTORY, _EPISODES_BEGUN, upgrade_announced.STEP)
+STEPS: tuple[Step, ...] = (_INITIAL, _CHAINS, _HISTORY, _EPISODES_BEGUN, upgrade_announced.STEP, upgrade_parts.STEP)
 
 VERSION = len(STEPS)
 """The schema version that this tierd reads and writes."""

@@ -120,6 +120,7 @@ def _promoted_bytes(conn: Connection, now: datetime) -> int:
     came = _lately(
         conn,
         transfer.c.kind == TransferKind.RECALL,
+        transfer.c.only.is_(None),
         transfer.c.requested_by == POLICY,
         transfer.c.finished_at > now - _DAY,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,11 @@ class Cell:
 
 
 Shown = str | Cell
+
+
+def has_screen() -> bool:
+    """Whether there is a terminal on which a whole screen can be drawn, and somebody who can type."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 def escape(text: str) -> str:
@@ -97,6 +104,16 @@ def _text(shown: Shown) -> str:
 
 def _style(shown: Shown) -> str:
     return shown.style if isinstance(shown, Cell) else ""
+
+
+def user(uid: str | int | None) -> Shown:
+    """A user by name, where this machine knows it."""
+    if uid is None:
+        return Cell("unknown", "dim")
+    try:
+        return pwd.getpwuid(int(uid)).pw_name
+    except (KeyError, OverflowError, ValueError):
+        return str(uid)
 
 
 def local(moment: datetime) -> str:

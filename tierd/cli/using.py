@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import pwd
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from tierd.cli import heatmap as picture
 from tierd.cli.options import DURATION, Ask, ref_argument, remote
-from tierd.cli.terminal import Cell, Shown, ago, line, local, say, table
+from tierd.cli.terminal import Cell, Shown, ago, has_screen, line, local, say, table, user
 from tierd.errors import InvalidRequest
 from tierd.model.units import format_size
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SHADES = ("·", "░", "▒", "▓", "█")
 _COLOURS = ("dim", "blue", "cyan", "bright_cyan", "bright_white")
 _WIDEST = 60
+_LEAST_EVERY = timedelta(milliseconds=200)
 
 
 @click.command("top")
@@ -33,9 +34,16 @@ _WIDEST = 60
 )
 @click.option("--since", type=DURATION, default="24h", show_default=True, help="How far to look back.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option("--every", type=DURATION, default="2s", show_default=True, help="How often the live view asks.")
+@click.option("--once", is_flag=True, help="Print the ranking once, also on a terminal.")
 @remote
-def top(ask: Ask, by: str, since: timedelta, limit: int) -> None:
-    """Show who uses the datasets, or which are used most.
+@click.pass_context
+def top(ctx: click.Context, ask: Ask, by: str, since: timedelta, limit: int, every: timedelta, once: bool) -> None:
+    """Watch the daemon live: tiers, transfers, what comes next and why, holds, snapshots, uses.
+
+    On a terminal this is a screen that keeps itself up to date: ? explains its keys, q leaves. With --by,
+    --since or --limit it begins with who uses the datasets, or which are used most. Elsewhere, and with --once or
+    --json, that ranking is printed.
 
     Jobs, users and programs are known where the tracker sees them (fanotify, and `attribution` is on). Reads and
     writes are merged by the kernel: they rank, they do not count files.
@@ -43,8 +51,11 @@ def top(ask: Ask, by: str, since: timedelta, limit: int) -> None:
     \b
     tierd top
     tierd top --by job --since 7d
+    tierd top --by job --once
     tierd top --by user --json | jq -r '.items[].name'
     """
+    if not (once or ask.as_json) and _watched(ctx, ask, by, since=since, limit=limit, every=every):
+        return
     found = ask.daemon.top(by, since=datetime.now(UTC) - since, limit=limit)
     if ask.as_json:
         ask.json({"by": by, "items": found})
@@ -56,19 +67,24 @@ def top(ask: Ask, by: str, since: timedelta, limit: int) -> None:
     )
 
 
+def _watched(ctx: click.Context, ask: Ask, by: str, *, since: timedelta, limit: int, every: timedelta) -> bool:
+    """Show the live view, where there is a terminal for it."""
+    if not has_screen():
+        return False
+    from tierd.cli.top.live import live
+    from tierd.cli.top.state import Name, State
+
+    of_ranking = ("by", "since", "limit")
+    is_asked = any(ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in of_ranking)
+    state = State(view=Name.USES, by=by) if is_asked else State()
+    live(ask.daemon, state, every=max(every, _LEAST_EVERY), since=since, ranked=limit)
+    return True
+
+
 def _ranked_row(by: str, r: Ranked) -> list[Shown]:
-    name: Shown = Cell("unknown", "dim") if r.name is None else _user(int(r.name)) if by == "user" else r.name
+    name: Shown = user(r.name) if by == "user" else Cell("unknown", "dim") if r.name is None else r.name
     size = format_size(r.size_bytes)
     return [name, str(r.snapshots), size, str(r.episodes), str(r.reads), str(r.writes), ago(r.last_at)]
-
-
-def _user(uid: int | None) -> str:
-    if uid is None:
-        return ""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OverflowError):
-        return str(uid)
 
 
 @click.command("accesses")
@@ -94,7 +110,7 @@ def accesses(ask: Ask, ref: str, limit: int) -> None:
 
 
 def _episode_row(e: Episode) -> list[Shown]:
-    who = (e.program or "", _user(e.uid), e.job or "")
+    who = (e.program or "", "" if e.uid is None else user(e.uid), e.job or "")
     return [local(e.first_at), local(e.last_at), *who, str(e.reads), str(e.writes), e.source]
 
 

@@ -42,6 +42,7 @@ class _Wish:
     note: str | None
     restore: bool
     first: tuple[str, ...]
+    only: tuple[str, ...]
     by: str | None
     urgency: int
     pid: int | None
@@ -73,6 +74,12 @@ class _Wish:
     help="From a bucket: bring files like this before the others (may be repeated).",
 )
 @click.option(
+    "--only",
+    metavar="PATTERN",
+    multiple=True,
+    help="Bring only files like this, or below this directory (may be repeated); print where they are.",
+)
+@click.option(
     "--by", metavar="TIME", help='When it must be there, or not at all: "2h" from now, "09:00", "2026-03-01 12:00".'
 )
 @click.option(
@@ -93,12 +100,16 @@ def warm(ask: Ask, /, command: tuple[str, ...], run: bool, **wish: Any) -> None:
     tierd warm imagenet/v3 --lease 8h --exec -- python train.py --data {}
     path=$(tierd warm imagenet/v3 --wait --timeout 20m --fallback)
     tierd warm imagenet/v3 --by 09:00 --lease 12h
+    tierd warm imagenet/v3 --only 'val/*' --only labels.csv --wait
 
     A copy in an archive class is not restored without being asked for: the refusal says how many hours that takes and
     what it costs, and --restore begins it.
 
     With --by it is promised, or refused at once with the reason and the earliest time it could be there: from the
     rates that transfers achieved, and what was promised to others before.
+
+    With --only these files alone come to flash, beside the snapshot, and stay while anybody holds it. The path printed
+    is then theirs, unless the whole snapshot is on flash.
 
     With --exec the path replaces {} in the arguments and is in TIERD_PATH; the lease is renewed for as long as the
     command runs and ends with it.
@@ -136,6 +147,7 @@ def _warmed(ask: Ask, wish: _Wish, *, runs: bool) -> Warm:
         note=wish.note,
         restore=wish.restore,
         first=wish.first,
+        only=wish.only,
         by=wish.by,
         tie=tie,
         urgency=wish.urgency,

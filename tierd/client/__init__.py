@@ -30,9 +30,12 @@ from tierd.client.shapes import (
     Events,
     Explanation,
     Lease,
+    Overview,
     Plan,
     Ranked,
     Receipt,
+    Row,
+    Rows,
     Schedule,
     Snapshot,
     Span,
@@ -60,10 +63,13 @@ __all__ = [
     "Explanation",
     "Lease",
     "OnProgress",
+    "Overview",
     "Plan",
     "Progress",
     "Ranked",
     "Receipt",
+    "Row",
+    "Rows",
     "Schedule",
     "Snapshot",
     "Span",
@@ -94,6 +100,7 @@ class Tierd(Rest):
         request_key: str | None = None,
         restore: bool = False,
         first: Sequence[str] = (),
+        only: Sequence[str] = (),
         by: datetime | str | None = None,
         urgency: int = 0,
         tie: Tie | None = CALLER,
@@ -113,6 +120,9 @@ class Tierd(Rest):
             restore: have an archived copy restored first. Without it RestoreNeeded says how many hours that takes and
                 what it costs, and nothing is begun.
             first: patterns of files ("index/*") that are brought from a bucket before the others.
+            only: patterns of the files that are needed ("val/*", "labels.csv"; a directory stands for all in it).
+                They alone come to flash, at the handle's `path` and under their own names, and stay while the snapshot
+                is held. Where the whole snapshot is on flash, `path` is its own.
             by: when it must be there: a time, or text ("2h" from now, "09:00", "2026-03-01 12:00"). It is promised, or
                 refused at once with the earliest time it could be.
             tie: what the lease ends with, however it ends: this process by default (over the Unix socket), another
@@ -134,6 +144,7 @@ class Tierd(Rest):
             note=note,
             restore=restore,
             first=tuple(first),
+            only=tuple(only),
             by=parse_moment(by, datetime.now(UTC)) if isinstance(by, str) else by,
             urgency=urgency,
             tie=None if tie == CALLER and self.connection.address.socket is None else tie,

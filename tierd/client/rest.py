@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from urllib.parse import quote
 
 from tierd.client import shapes
-from tierd.client.connection import DEFAULT_URL, TOKEN_VARIABLE, URL_VARIABLE, Connection
+from tierd.client.connection import DEFAULT_URL, TOKEN_VARIABLE, URL_VARIABLE, Connection, Params
 from tierd.client.waiting import OnProgress, Patience, Waiting, await_end
 from tierd.errors import DaemonUnreachable, InvalidRequest
 from tierd.model.dataset import SnapshotRef
@@ -59,6 +59,23 @@ class Rest:
     def status(self) -> shapes.Status:
         """The daemon, its tiers and what is going on, at a glance."""
         return shapes.decode(shapes.Status, self.connection.ask("GET", "/v1/status"))
+
+    def overview(self) -> shapes.Overview:
+        """Tiers, what moves, what comes next and why, who holds what, what happened last, in one answer."""
+        return shapes.decode(shapes.Overview, self.connection.ask("GET", "/v1/overview"))
+
+    def rows(
+        self, text: str = "", *, sort: str = "name", is_reversed: bool = False, offset: int = 0, limit: int = 50
+    ) -> shapes.Rows:
+        """Snapshots to page through, with their value. `sort`: name, size, value, accessed or held.
+
+        Args:
+            text: in the name of the snapshot, or of somebody who holds it.
+            offset: of the first one; past the end the last ones are answered.
+        """
+        order = "reverse" if is_reversed else "usual"
+        params: Params = {"text": text, "sort": sort, "order": order, "offset": offset, "limit": limit}
+        return shapes.decode(shapes.Rows, self.connection.ask("GET", "/v1/rows", params=params))
 
     def tiers(self) -> list[shapes.Tier]:
         """All tiers, fastest first."""
@@ -176,6 +193,7 @@ class Rest:
         note: str | None = None,
         restore: bool = False,
         first: Sequence[str] = (),
+        only: Sequence[str] = (),
         by: datetime | None = None,
         urgency: int = 0,
         tie: Tie | None = None,
@@ -186,6 +204,7 @@ class Rest:
             request_key: a repetition with the same key renews the same lease, it makes no second one.
             restore: have an archived copy restored first, for the time and money that RestoreNeeded names.
             first: patterns of files that are brought from a bucket before the others.
+            only: patterns of the files that are brought at all; the path of the answer is where they are.
             tie: what the lease ends with, besides its time.
             by: when it must be there; urgency: -5 to 5, among wishes without a time the larger comes first.
 
@@ -200,6 +219,8 @@ class Rest:
             body["restore"] = True
         if first:
             body["first"] = list(first)
+        if only:
+            body["only"] = list(only)
         body |= _tied(tie)
         if by is not None:
             body["by"] = by.isoformat()

@@ -78,6 +78,7 @@ class Transfer:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     due_at: datetime | None = None
+    only: list[str] = field(default_factory=list)
     is_late: bool = False
 
     @property
@@ -149,7 +150,9 @@ class Advice:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """Proof that a snapshot was wholly on flash at a moment; `content_id` names its exact content, where known."""
+    """Proof that a snapshot (or the part that `only` names) was wholly on flash at a moment; `content_id` names the
+    exact content, where known.
+    """
 
     ref: str
     path: str
@@ -160,6 +163,7 @@ class Receipt:
     tier: str
     resident_ratio: float
     at: datetime
+    only: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -449,6 +453,45 @@ class Events:
 
     items: list[Event]
     last_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """Everything at a glance, cut to what people can look at: `…_total` says how long a list is.
+
+    `seconds_to_high`: when tiers reach their high watermark, if they go on to fill. Events: the newest first.
+    """
+
+    at: datetime
+    status: Status
+    seconds_to_high: dict[str, float]
+    transfers: list[Transfer]
+    holds: list[Lease]
+    holds_total: int
+    steps: list[Step]
+    steps_total: int
+    notes: list[str]
+    events: list[Event]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A snapshot, what it is worth on flash, and what happens to it next, or why nothing does."""
+
+    snapshot: Snapshot
+    value: float
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows from `offset` on, of those that match; `policy` says in which unit values are."""
+
+    items: list[Row]
+    offset: int
+    matching: int
+    total: int
+    policy: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ class Waiting:
         timeout: for so long at most; None is without end.
         patience: how long the daemon may be away.
         on_progress: is told about every poll.
-        poll_s: seconds between two polls while there is something to tell.
+        poll_s: seconds between two polls while there is something to tell, or a part is waited for.
         until: what is there is enough for the caller, although more is to come.
     """
 
@@ -112,7 +112,8 @@ def await_end(poll: Poll, transfer: Transfer, how: Waiting) -> Transfer:
     """
     deadline = None if how.timeout is None else time.monotonic() + how.timeout.total_seconds()
     patience = Patience(how.patience, deadline)
-    interval_s = _POLL_S if how.on_progress is None else how.poll_s
+    is_end_all = how.on_progress is None and how.until is None  # the daemon answers by itself at the end, not before
+    interval_s = _POLL_S if is_end_all else how.poll_s
     while True:
         _tell(how, progress_of(transfer))
         if transfer.is_finished:

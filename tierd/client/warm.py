@@ -41,6 +41,7 @@ class WarmWish:
     note: str | None = None
     restore: bool = False
     first: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
     by: datetime | None = None
     urgency: int = 0
     tie: Tie | None = None
@@ -87,7 +88,7 @@ class Warm:
 
     @property
     def path(self) -> Path:
-        """Where the snapshot is read; it never changes."""
+        """Where the snapshot is read; it never changes. Of a part: where its files are once `is_ready`."""
         if self._cold is not None:
             return self._cold.path
         assert self._answer is not None
@@ -287,6 +288,7 @@ def ask(calls: Rest, wish: WarmWish) -> WarmAnswer:
         note=wish.note,
         restore=wish.restore,
         first=wish.first,
+        only=wish.only,
         by=wish.by,
         urgency=wish.urgency,
         tie=wish.tie,

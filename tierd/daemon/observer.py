@@ -77,6 +77,7 @@ class Observer:
         self._unsure: dict[str, frozenset[SnapshotId]] = {}  # by dataset: those about which nothing was concluded
         self._scan_due = clock()
         self._watches_due = True
+        self._watched: dict[SnapshotId, Path] = {}
         self._measure_all = True
         self._watching = Watching(catalog, tracker.status)
         self._warned: set[str] = set()
@@ -93,6 +94,9 @@ class Observer:
     def stop(self) -> None:
         self._stop.set()
         self._wake.set()
+        if self._thread.ident is None:  # the daemon could not start: nothing was watched
+            self._tracker.stop()
+            return
         self._thread.join(10)
         self._tracker.stop()
         with contextlib.suppress(TierdError):  # what came since the last round; it must not keep the daemon from ending
@@ -165,7 +169,7 @@ class Observer:
         changed |= self._measure_dirty(now)
         if self._watches_due:
             self._watches_due = False
-            self._tracker.update(self._watches())
+            self._watch(now)
         if is_full:
             self._measure_all = False
             self._scan_due = now + timedelta(seconds=self._config.observe.scan_interval_s)
@@ -312,7 +316,8 @@ class Observer:
             return  # its tier is offline; everything is looked at again when it is back
         tree, placement = where
         try:
-            found = self._walk(tree, str(snapshot.ref))
+            is_at_home = tree == os.fsencode(snapshot.path)
+            found = self._walk(tree, str(snapshot.ref), is_at_home=is_at_home)
         except SourceChanged:
             self._mark_dirty(snapshot.id, self._clock())
             return
@@ -326,7 +331,7 @@ class Observer:
 
         self._submit(write)
 
-    def _walk(self, tree: bytes, name: str) -> Measure | None:
+    def _walk(self, tree: bytes, name: str, *, is_at_home: bool = True) -> Measure | None:
         """Measure a tree; None (and a warning) when it cannot be read.
 
         Raises:
@@ -335,7 +340,7 @@ class Observer:
         try:
             fd = open_root(tree)
             try:
-                return measure(fd, keeps_atime=keeps_atime(fd), now=self._clock())
+                return measure(fd, keeps_atime=keeps_atime(fd), is_at_home=is_at_home, now=self._clock())
             finally:
                 os.close(fd)
         except SourceChanged:
@@ -395,6 +400,15 @@ class Observer:
                 self._catalog.apply(snapshot.id, [MarkStale(tier=p.tier)], now=self._clock())
 
     # -- watches -------------------------------------------------------------------------------------------------
+
+    def _watch(self, now: datetime) -> None:
+        """Have the tracker watch what there is now, and look once at what it did not watch from the first moment."""
+        watches = self._watches()
+        self._tracker.update(watches)
+        before, self._watched = self._watched, {w.snapshot_id: w.path for w in watches if w.snapshot_id is not None}
+        for snapshot_id, path in self._watched.items():
+            if before.get(snapshot_id, path) != path:  # what is written from the switch of its path on may be unseen
+                self._mark_dirty(snapshot_id, now)
 
     def _watches(self) -> list[Watch]:
         """Every dataset's directory, and the trees elsewhere that its links lead to."""

@@ -19,7 +19,6 @@ from tierd.model.dataset import SnapshotId
 from tierd.model.plan import SnapshotView, View
 from tierd.model.schedule import Schedule
 from tierd.model.tier import TierName
-from tierd.model.transfer import TransferKind
 from tierd.serve import LeaseWish, Leaving, Warmed, Warming
 
 log = logging.getLogger(__name__)
@@ -114,7 +113,7 @@ class Scheduler:
         if tried is None:
             return True
         if tried.problem is None:  # what was granted may have failed for good since
-            is_coming = s.live is not None and s.live.kind is TransferKind.RECALL
+            is_coming = s.live is not None and s.live.brings_whole
             if is_coming or any(s.on(name) for name in flash):
                 return False
         return not tried.at <= now < tried.at + _AGAIN  # nor wait for a clock that was set back

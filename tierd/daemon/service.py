@@ -6,6 +6,7 @@ Threads: the control loop (this one), the observer, one per running worker, and 
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import threading
@@ -29,8 +30,11 @@ from tierd.decide import plan, withdrawn
 from tierd.decide.policies import SCORES
 from tierd.errors import ConfigError, Conflict, NotFound, TierdError
 from tierd.fs.process import numbers_alike
+from tierd.model.dataset import Snapshot
 from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, TrackerStatus
+from tierd.model.part import PartSize
+from tierd.model.placement import Placement
 from tierd.model.plan import Action, Step, View
 from tierd.model.pressure import Busy
 from tierd.model.s3 import Counts
@@ -51,6 +55,8 @@ _HISTORY = timedelta(days=400)
 """Events older than this are forgotten: a year can be compared with the one before."""
 _KINDS = {Action.REMOVE: TransferKind.REMOVE, Action.WARM: TransferKind.RECALL}
 _CLOCK_JUMP = timedelta(seconds=5)
+_COLLECT = (50_000, 20, 100)
+"""New objects before the collector of cycles looks at the young, the older, all."""
 
 
 def now_utc() -> datetime:
@@ -58,13 +64,24 @@ def now_utc() -> datetime:
 
 
 class Daemon:
-    """All parts of a running tierd. `run` returns when a signal or `stop` asks for it."""
+    """All parts of a running tierd. `run` returns when a signal or `stop` asks for it.
 
-    def __init__(self, config: Config, clock: Callable[[], datetime] = now_utc) -> None:
+    Args:
+        before: what ran before this; run again where this cannot start (`next_config`).
+    """
+
+    def __init__(
+        self, config: Config, clock: Callable[[], datetime] = now_utc, *, before: Config | None = None
+    ) -> None:
         self.config = config
+        self._before = before
         self.clock = clock
         self.catalog = Catalog.open(config.database)
-        self.catalog.configure(config.tiers, config.datasets)
+        try:
+            self.catalog.configure(config.tiers, config.datasets)
+        except BaseException:
+            self.catalog.close()  # its lock is wanted by what ran before
+            raise
         self.tiers = Tiers(config.tiers, self.catalog, self.clock, self._known_bytes, on_change=self.wake)
         self.tracker = choose(config.observe, clock=self.clock)
         self.observer = Observer(
@@ -84,7 +101,7 @@ class Daemon:
         self._stop = threading.Event()
         self._reload = threading.Event()
         self.next_config: Config | None = None
-        """Set when `run` returned because a new configuration was accepted."""
+        """Set when `run` returned because another configuration shall be run."""
         self._beat = time.monotonic()
         self._decide_at = 0.0
         self._prune_at = 0.0
@@ -96,7 +113,14 @@ class Daemon:
     def run(self) -> None:
         """Run until asked to stop, or until a new configuration shall be run instead (`next_config`)."""
         try:
-            self._start()
+            try:
+                self._start()
+            except TierdError as error:
+                if self._before is None:
+                    raise
+                _go_back(error)
+                self.next_config = self._before
+                return
             while not self._stop.is_set():
                 self._tick()
                 if self._reload.is_set():
@@ -166,6 +190,8 @@ class Daemon:
             for lease in self.catalog.expire_leases(self.clock()):
                 log.info("lease %s of %s expired", lease.id, lease.holder)
             self.catalog.expire_announcements(self.clock())
+            if self.catalog.drop_parts(self.clock()):
+                self.sweeper.sweep()
             if self.observer.is_ready:
                 self._decide()
                 self.mover.tick()
@@ -290,6 +316,9 @@ class Daemon:
         flash = min(self.config.tiers, key=lambda tier: tier.rank)
         return self.mover.costs(flash, [tier for tier in self.config.tiers if tier is not flash])
 
+    def measure(self, snapshot: Snapshot, placement: Placement, only: tuple[str, ...]) -> PartSize:
+        return self.tiers.measure(snapshot, placement, only)
+
     def estimate(self, source: TierName, destination: TierName, size_bytes: int, files: int) -> float | None:
         return self.mover.rates.estimate(source, destination, size_bytes, files)
 
@@ -301,9 +330,19 @@ def run(config: Config) -> None:
         CatalogError: the database cannot be used.
         ConfigError: the API cannot listen where it should.
     """
+    # A view of 10,000 snapshots is so many lasting objects that looking for cycles would take as long as reading it.
+    gc.set_threshold(*_COLLECT)
     current: Config | None = config
+    before: Config | None = None
     while current is not None:
-        daemon = Daemon(current)
+        try:
+            daemon = Daemon(current, before=before)
+        except TierdError as error:
+            if before is None:
+                raise
+            _go_back(error)
+            current, before = before, None
+            continue
 
         def on_signal(number: int, _frame: FrameType | None, daemon: Daemon = daemon) -> None:
             if number == signal.SIGHUP:
@@ -314,4 +353,10 @@ def run(config: Config) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, on_signal)
         daemon.run()
+        # What was gone back to has nothing before it: if it cannot start either, the service ends and says why.
+        before = None if daemon.next_config is before else current
         current = daemon.next_config
+
+
+def _go_back(error: TierdError) -> None:
+    log.error("the new configuration cannot be run, the one before is run again: %s", error)

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from tierd.model.placement import PlacementState
 from tierd.model.tier import TierName
+from tierd.model.transfer import TransferId
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,4 +66,16 @@ class SetRootInode:
     inode: int
 
 
-Effect = PutPlacement | DropPlacement | MarkStale | MarkPartial | SetContent | SetWarmed | SetRootInode
+@dataclass(frozen=True, kw_only=True)
+class PutPart:
+    """Some files of the snapshot are on this tier, brought by this transfer."""
+
+    transfer_id: TransferId
+    tier: TierName
+    location: str
+    content_id: str
+    entries: int
+    size_bytes: int
+
+
+Effect = PutPlacement | DropPlacement | MarkStale | MarkPartial | SetContent | SetWarmed | SetRootInode | PutPart

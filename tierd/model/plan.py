@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 
 from tierd.model.announced import Announcement
 from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.hold import Hold
 from tierd.model.placement import Placement, PlacementState, Residency, residency
 from tierd.model.tier import Tier, TierName, TierUsage
-from tierd.model.transfer import Transfer, TransferKind
+from tierd.model.transfer import Transfer
 from tierd.model.value import Cost, Judgement
 from tierd.model.windows import Quiet
 
@@ -69,7 +70,7 @@ class View:
     quiet: Quiet = field(default_factory=Quiet)
     promoted_bytes: int = 0
 
-    @property
+    @cached_property
     def flash(self) -> frozenset[TierName]:
         return frozenset(t.name for t in self.tiers if t.rank == 0)
 
@@ -89,7 +90,7 @@ class View:
         return max((s for s in self.orphans if s.ref == ref), key=lambda s: s.snapshot.id, default=None)
 
     def residency(self, s: SnapshotView) -> Residency:
-        recalling = s.live is not None and s.live.kind is TransferKind.RECALL
+        recalling = s.live is not None and s.live.brings_whole
         is_gone = s.snapshot.gone_at is not None
         return residency(s.placements, flash=self.flash, recalling=recalling, is_gone=is_gone)
 

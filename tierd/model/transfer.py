@@ -89,6 +89,7 @@ class Transfer:
         error, error_code: of the latest attempt.
         bytes_total, files_total: as scanned when queued; bytes_done, files_done: as last reported.
         first: of a recall from a bucket: patterns of the files that are brought before the others.
+        only: of a recall of a part: patterns of its files; the path does not lead there. Empty: the whole.
         restore_cost: of a recall from an archive class: what it was estimated to cost, in the currency of the
             source's prices; None where nothing is restored or no price is configured.
         waits_for: while it is restoring: what it waits for, in words; expected_at: when that should be there.
@@ -116,6 +117,7 @@ class Transfer:
     files_total: int = 0
     files_done: int = 0
     first: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
     restore_cost: float | None = None
     waits_for: str | None = None
     expected_at: datetime | None = None
@@ -129,6 +131,11 @@ class Transfer:
     @property
     def is_live(self) -> bool:
         return self.state in LIVE
+
+    @property
+    def brings_whole(self) -> bool:
+        """Whether it is a recall after which the path leads to flash."""
+        return self.kind is TransferKind.RECALL and not self.only
 
 
 @dataclass(frozen=True, kw_only=True)

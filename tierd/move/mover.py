@@ -361,8 +361,8 @@ class Mover:
             return _sum([self._asked, *(attempt.asked for attempt in self._running.values())])
 
     def live_keys(self) -> set[str]:
-        """Keys of transfers whose staging areas and trash must be left alone by a sweep."""
-        return {t.key for t in self._catalog.transfers(live_only=True, limit=100_000)}
+        """Keys of transfers whose staging areas, trash and parts must be left alone by a sweep."""
+        return self._catalog.keys_in_use()
 
     @property
     def running(self) -> int:

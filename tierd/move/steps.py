@@ -4,6 +4,7 @@ rolled back by running the transfer again from the state that the catalog has.
     migrate   queued → copying → verifying → committed (→ releasing) → done
     recall    queued (→ restoring …) → copying → verifying → committed → done
     remove    queued → releasing → done
+    recall of a part: as a recall, but the path stays as it is
 
 Invariants (must), from which the order of the steps follows:
  I1  A copy is deleted only after it went to the trash; it goes there only after `let_go` is committed;
@@ -26,7 +27,16 @@ from datetime import datetime
 from typing import Literal
 
 from tierd.errors import Archived, Corrupt, SourceBusy, SourceChanged, StorageError, TierdError
-from tierd.model.effect import DropPlacement, Effect, MarkStale, PutPlacement, SetContent, SetRootInode, SetWarmed
+from tierd.model.effect import (
+    DropPlacement,
+    Effect,
+    MarkStale,
+    PutPart,
+    PutPlacement,
+    SetContent,
+    SetRootInode,
+    SetWarmed,
+)
 from tierd.model.placement import PlacementState
 from tierd.model.transfer import TransferKind, TransferState
 from tierd.move.control import DeskControl
@@ -37,7 +47,7 @@ from tierd.storage.base import CopyLimits, Leases, Published, Storage, Tree, Wai
 from tierd.storage.control import Rate
 from tierd.storage.manifest import Manifest, Side
 from tierd.storage.posix.evidence import first_rotten
-from tierd.storage.posix.store import side_of
+from tierd.storage.posix.store import PosixStorage, side_of
 
 S = TransferState
 _POLL_S = 0.25
@@ -74,6 +84,8 @@ class Carrier:
         match self.job.transfer.kind:
             case TransferKind.MIGRATE:
                 self._migrate()
+            case TransferKind.RECALL if self.job.transfer.only:
+                self._recall_part()
             case TransferKind.RECALL:
                 self._recall()
             case TransferKind.REMOVE:
@@ -171,8 +183,9 @@ class Carrier:
 
     def _copy(self) -> None:
         self.control.checkpoint("copy")
-        first = self.job.transfer.first
-        limits = CopyLimits(processes=self.job.settings.processes, rate=self.control.rate, first=first)
+        first, only = self.job.transfer.first, self.job.transfer.only
+        processes = self.job.settings.processes
+        limits = CopyLimits(processes=processes, rate=self.control.rate, first=first, only=only)
         key, there = self.job.transfer.key, self.job.destination
         with self.source.reading(self.job.source.site) as source:
             if isinstance(source, Tree):
@@ -241,7 +254,10 @@ class Carrier:
                     hint="Nothing was put in place. Find out who can write to the bucket; use a version of it.",
                 )
             return
-        known = self.source.manifest(here.site)
+        self._refuse_rotten(fresh)
+
+    def _refuse_rotten(self, fresh: Manifest) -> None:
+        known = self.source.manifest(self.job.source.site)
         if known is None:
             return
         with contextlib.closing(known):
@@ -393,6 +409,41 @@ class Carrier:
             published = self._publish()
         if self.state is S.COMMITTED:
             self._bring_home(published)
+
+    def _recall_part(self) -> None:
+        """Bring some files to a place of their own. The snapshot, its copies and its path stay as they are."""
+        key, there = self.job.transfer.key, self.destination
+        assert isinstance(there, PosixStorage)
+        if self.state in (S.QUEUED, S.RESTORING, S.COPYING) and not self._fetch():
+            return
+        if self.state is S.VERIFYING:
+            if there.needs_verification(key):
+                self.control.checkpoint("verify")
+                manifest = there.verify(key, self.job.verify, self.control, self.control.rate)
+                with contextlib.closing(manifest):
+                    if self.job.source.tier.s3 is None:
+                        self._refuse_rotten(manifest)
+            self.control.checkpoint("publish")
+            above = home_path(self.job).open_parent()
+            try:
+                published = there.publish_part(key, self.job.destination.site, above)
+            finally:
+                os.close(above)
+            self._advance(S.COMMITTED, self._as_part(published))
+        there.discard(key)
+        name = self.job.destination.tier.name
+        self._advance(S.DONE, message=f"{', '.join(self.job.transfer.only)} on {name}")
+
+    def _as_part(self, published: Published) -> PutPart:
+        assert published.location is not None
+        return PutPart(
+            transfer_id=self.job.transfer.id,
+            tier=self.job.destination.tier.name,
+            location=published.location,
+            content_id=published.content_id,
+            entries=published.entries,
+            size_bytes=published.size_bytes,
+        )
 
     def _fetch(self) -> bool:
         """Copy from a source that may have to be restored first; False: the transfer waits, and this attempt ends."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tierd.errors import Denied, Unsupported
+from tierd.errors import Denied, SourceChanged, Unsupported
 from tierd.fs.walk import Listing, show, walk
 from tierd.model.observation import Measure
 
@@ -40,6 +40,7 @@ def measure(
     root_fd: int,
     *,
     keeps_atime: bool,
+    is_at_home: bool = True,
     now: datetime | None = None,
     checkpoint: Callable[[], None] = lambda: None,
 ) -> Measure:
@@ -47,6 +48,8 @@ def measure(
 
     Args:
         keeps_atime: whether the mount keeps access times; False leaves `newest_access` unknown.
+        is_at_home: whether the tree lies where its owner made it. Only there relative links that lead outside are a
+            problem: elsewhere they are broken already, and the way home repairs them.
         now: access times later than this were set by hand and tell nothing; None believes all of them.
         checkpoint: called for each part of a directory; raises to end a walk that takes too long.
 
@@ -59,7 +62,7 @@ def measure(
         StorageError: the device failed.
     """
     latest_ns = None if now is None else (now - _EPOCH) // timedelta(microseconds=1) * 1000
-    sums = _Sums(root_inode=os.fstat(root_fd).st_ino, latest_access_ns=latest_ns)
+    sums = _Sums(root_inode=os.fstat(root_fd).st_ino, is_at_home=is_at_home, latest_access_ns=latest_ns)
     try:
         for listing in walk(root_fd):
             checkpoint()
@@ -80,6 +83,7 @@ class _Links:
 @dataclass
 class _Sums:
     root_inode: int
+    is_at_home: bool
     latest_access_ns: int | None
     size: int = 0
     blocks: int = 0
@@ -104,6 +108,14 @@ class _Sums:
                     self._file(st)
             elif stat.S_ISSOCK(st.st_mode) and self.problem is None:
                 self.problem = f"a socket cannot be kept: {show(listing.join(name))}"
+            elif (
+                stat.S_ISLNK(st.st_mode) and self.is_at_home and self.problem is None and _leads_outside(listing, name)
+            ):
+                # On another tier other things lie around the tree. An absolute link leads to the same from everywhere.
+                self.problem = (
+                    f"relative link leads outside the snapshot, and to nothing once it has moved: "
+                    f"{show(listing.join(name))}"
+                )
 
     def _change(self, st: os.stat_result) -> None:
         # The newer of ctime and mtime, except that mtime can be set to any time, and setting it moves ctime: an mtime
@@ -141,6 +153,26 @@ class _Sums:
             newest_access=_time(self.access_ns) if keeps_atime and self.access_ns is not None else None,
             problem=problem,
         )
+
+
+def _leads_outside(listing: Listing, name: bytes) -> bool:
+    """Whether the words of a relative link climb above the root. It is not followed: others made it.
+
+    Raises:
+        SourceChanged: it vanished, or is no link any longer.
+    """
+    try:
+        target = os.readlink(name, dir_fd=listing.fd)
+    except OSError as error:
+        raise SourceChanged(f"{show(listing.join(name))} changed while the directory was read") from error
+    if target.startswith(b"/"):
+        return False
+    depth = listing.path.count(b"/") + 1 if listing.path else 0
+    for part in target.split(b"/"):
+        depth += {b"": 0, b".": 0, b"..": -1}.get(part, 1)
+        if depth < 0:
+            return True
+    return False
 
 
 def _time(ns: int) -> datetime:

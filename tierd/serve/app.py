@@ -107,6 +107,7 @@ def _parts(config: Config, catalog: Catalog, ports: Ports, clock: Clock) -> Part
         wishes=Wishes(catalog, ports, clock, views, finder),
         watch=Watch(catalog),
         writers=Writers(),
+        measurers=Writers.for_measuring(),
         registry=metrics,
         page=page,
         trends=trends,

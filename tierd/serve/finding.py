@@ -54,7 +54,7 @@ class Finder:
 
     def residency(self, s: SnapshotView) -> Residency:
         """Where the snapshot's bytes are."""
-        recalling = s.live is not None and s.live.kind is TransferKind.RECALL
+        recalling = s.live is not None and s.live.brings_whole
         is_gone = s.snapshot.gone_at is not None
         return residency(s.placements, flash=self._flash, recalling=recalling, is_gone=is_gone)
 

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from tierd.catalog import Catalog
-from tierd.model.placement import Residency
-from tierd.model.plan import SnapshotView
-from tierd.model.transfer import Transfer
 from tierd.serve import health
 from tierd.serve.ports import Ports
+from tierd.serve.tally import ByCode, Tally
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A snapshot with what several families need of it: worked out once, as there may be many thousands.
-
-    Attributes:
-        dataset: its label; of those there is a bounded number.
-    """
-
-    s: SnapshotView
-    dataset: str
-    residency: Residency
-
-
-def health_metrics(placed: Sequence[Placed], catalog: Catalog, ports: Ports) -> Iterator[Metric]:
-    """All families."""
+def health_metrics(tally: Tally, catalog: Catalog, ports: Ports, *, label: Callable[[str], str]) -> Iterator[Metric]:
+    """All families; `label` of a dataset: of labels there is a bounded number."""
     checks = health.ready(ports, catalog).checks
     yield GaugeMetricFamily(
         "tierd_control_loop_fresh", "1 while the control loop runs as it should.", value=int(ports.loop_is_fresh())
@@ -43,38 +26,33 @@ def health_metrics(placed: Sequence[Placed], catalog: Catalog, ports: Ports) -> 
     yield _by_code(
         "tierd_transfers_retrying",
         "Live transfers whose latest attempt failed, by the code of its error; absent where there are none.",
-        (p.s.live for p in placed),
+        tally.retrying,
     )
     yield _by_code(
         "tierd_snapshots_failed",
         "Snapshots whose newest transfer was given up, by the code of its error; absent where there are none.",
-        (p.s.last_failure for p in placed if p.s.live is None),
+        tally.failed,
     )
-    yield _uncopied(placed)
+    yield _uncopied(tally.uncopied_since, label)
 
 
-def _by_code(name: str, text: str, transfers: Iterable[Transfer | None]) -> Metric:
-    found = Counter((t.kind, t.error_code) for t in transfers if t is not None and t.error_code is not None)
+def _by_code(name: str, text: str, found: ByCode) -> Metric:
     family = GaugeMetricFamily(name, text, labels=("kind", "code"))
     for (kind, code), number in sorted(found.items()):
         family.add_metric((kind, code), number)
     return family
 
 
-def _uncopied(placed: Sequence[Placed]) -> Metric:
-    """What lies only on flash. A snapshot at home on a colder tier has its only copy there by design."""
-    oldest: dict[str, datetime] = {}
-    for p in placed:
-        if p.residency is Residency.RESIDENT:
-            # Files keep old times when they are copied here: it cannot be without a copy for longer than it is known.
-            since = max(p.s.snapshot.changed_at, p.s.snapshot.first_seen_at)
-            oldest[p.dataset] = min(since, oldest.get(p.dataset, since))
+def _uncopied(oldest: Mapping[str, datetime], label: Callable[[str], str]) -> Metric:
+    since: dict[str, datetime] = {}
+    for name, at in oldest.items():
+        since[label(name)] = min(at, since.get(label(name), at))
     family = GaugeMetricFamily(
         "tierd_uncopied_since_timestamp_seconds",
         "When the snapshot that is on flash alone for longest was found or changed; absent where all have a verified "
         "copy on a colder tier.",
         labels=("dataset",),
     )
-    for name, since in sorted(oldest.items()):
-        family.add_metric((name,), since.timestamp())
+    for name, at in sorted(since.items()):
+        family.add_metric((name,), at.timestamp())
     return family

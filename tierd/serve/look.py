@@ -127,6 +127,7 @@ class Look:
             started_at=t.started_at,
             finished_at=t.finished_at,
             due_at=t.due_at,
+            only=list(t.only),
             is_late=self._is_late(t),
         )
 
@@ -182,11 +183,15 @@ class Look:
             detail=dict(e.detail),
         )
 
+    def steps(self, plan: Plan, limit: int | None = None) -> list[out.StepOut]:
+        """The steps of a plan, or the first of them: of many snapshots there are many."""
+        return [_step(s) for s in plan.steps[:limit]]
+
     def plan(self, plan: Plan) -> out.PlanOut:
         """A plan."""
         return out.PlanOut(
             made_at=plan.made_at,
-            steps=[_step(s) for s in plan.steps],
+            steps=self.steps(plan),
             kept={str(ref): reason for ref, reason in plan.kept.items()},
             notes=list(plan.notes),
         )

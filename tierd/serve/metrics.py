@@ -7,8 +7,8 @@ together), kind, state, result. No snapshot, user or path is ever a label.
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
@@ -23,9 +23,10 @@ from tierd.model.plan import View
 from tierd.model.s3 import Counts, Prices, money
 from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import LIVE, TransferKind, TransferState
-from tierd.serve.health_metrics import Placed, health_metrics
+from tierd.serve.health_metrics import health_metrics
 from tierd.serve.look import live_transfers, reserved_bytes
 from tierd.serve.ports import Clock, Ports
+from tierd.serve.tally import Tally
 from tierd.serve.views import Views
 from tierd.serve.worth_metrics import worth_metrics
 
@@ -60,12 +61,12 @@ class TierdCollector:
 
     def collect(self) -> Iterator[Metric]:
         """All families, from one view and one set of counts."""
-        view, counts = self._views.recent(), self._catalog.counts()
+        (view, tally), counts = self._views.summed_up(), self._catalog.counts()
+        label = _labels(tally)
         yield InfoMetricFamily("tierd_build", "The version that runs.", value={"version": __version__})
         yield from _tiers(view)
-        placed = _placed(view)
-        yield from _snapshots(placed)
-        yield from health_metrics(placed, self._catalog, self._ports)
+        yield from _snapshots(tally, label)
+        yield from health_metrics(tally, self._catalog, self._ports, label=label)
         yield from _transfers(counts)
         yield from self._holds(counts)
         yield from self._busy()
@@ -217,19 +218,18 @@ def _stores(view: View, asked: Mapping[TierName, Mapping[str, Counts]]) -> Itera
     yield from (requests, retries, errors, moved, cost)
 
 
-def _placed(view: View) -> list[Placed]:
-    everything = (*view.snapshots, *view.orphans)
-    named = set(sorted({s.dataset.name for s in everything})[:DATASETS])
-    return [Placed(s, s.dataset.name if s.dataset.name in named else OTHERS, view.residency(s)) for s in everything]
+def _labels(tally: Tally) -> Callable[[str], str]:
+    """The label of a dataset."""
+    named = set(sorted({name for name, _ in tally.number})[:DATASETS])
+    return lambda name: name if name in named else OTHERS
 
 
-def _snapshots(placed: Sequence[Placed]) -> Iterator[Metric]:
-    number: defaultdict[tuple[str, Residency], int] = defaultdict(int)
-    size: defaultdict[tuple[str, Residency], int] = defaultdict(int)
-    for p in placed:
-        key = (p.dataset, p.residency)
-        number[key] += 1
-        size[key] += p.s.snapshot.size_bytes
+def _snapshots(tally: Tally, label: Callable[[str], str]) -> Iterator[Metric]:
+    number: Counter[tuple[str, Residency]] = Counter()
+    size: Counter[tuple[str, Residency]] = Counter()
+    for (dataset, residency), count in tally.number.items():
+        number[label(dataset), residency] += count
+        size[label(dataset), residency] += tally.size_bytes[dataset, residency]
     labels = ("dataset", "residency")
     counted = GaugeMetricFamily("tierd_snapshots", "Snapshots by where their bytes are.", labels=labels)
     sized = GaugeMetricFamily("tierd_snapshots_bytes", "Bytes of snapshots by where they are.", labels=labels)

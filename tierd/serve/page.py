@@ -113,8 +113,7 @@ class Page:
 
     def table(self, query: Query) -> str:
         """One page of the table of snapshots. Of very many snapshots it may be a few seconds old."""
-        now, plan = self._clock(), self._plan()
-        view = self._known_view if self._known_view is not None and _is_many(plan) else self._views.recent()
+        now, (view, plan) = self._clock(), self.known()
         found, next_steps = find(view, query), {s.ref: s for s in plan.steps}
         return self.render(
             "snapshots.html",
@@ -130,6 +129,11 @@ class Page:
                 for s in found.rows
             ],
         )
+
+    def known(self) -> tuple[View, Plan]:
+        """What is where, and what the planner would do. Of very many snapshots both may be a few seconds old."""
+        plan = self._plan()
+        return self._known_view if self._known_view is not None and _is_many(plan) else self._views.recent(), plan
 
     def listen(self, watch: Watch) -> AsyncIterator[str]:
         """Tells a browser that something changed: at most once a second, however much happens.
@@ -214,7 +218,7 @@ class Page:
             trends=self._trends.pictures(view, now),
             leases=[look.hold(h, ref) for h, ref in holds[:_MAX_LEASES]],
             leases_total=len(holds),
-            steps=look.plan(plan).steps[:_MAX_STEPS],
+            steps=look.steps(plan, _MAX_STEPS),
             steps_total=len(plan.steps),
             events=[look.event(e) for e in self._catalog.events(limit=_MAX_EVENTS, newest_first=True)],
         )

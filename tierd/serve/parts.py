@@ -49,6 +49,7 @@ class Parts:
     trends: Trends
     snapshot_page: SnapshotPage
     writers: Writers
+    measurers: Writers
     meters: Meters
 
 

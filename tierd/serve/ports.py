@@ -1,7 +1,8 @@
 """What serve needs from parts it may not import; the daemon implements it.
 
-Every method is called from several threads at once and on the way of a request: it must be thread-safe, must not
-touch a disk that may hang, and must return within a millisecond (from what the daemon last measured or was told).
+Every method but `measure` is called from several threads at once and on the way of a request: it must be thread-safe,
+must not touch a disk that may hang, and must return within a millisecond (from what the daemon last measured or was
+told).
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from tierd.model.dataset import Snapshot
 from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, TrackerStatus
+from tierd.model.part import PartSize
+from tierd.model.placement import Placement
 from tierd.model.pressure import Busy
 from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
@@ -68,3 +72,12 @@ class Ports(Protocol):
 
     def estimate(self, source: TierName, destination: TierName, size_bytes: int, files: int) -> float | None:
         """Seconds to copy and verify this much between two tiers, from what was measured; None if nothing was."""
+
+    def measure(self, snapshot: Snapshot, placement: Placement, only: tuple[str, ...]) -> PartSize:
+        """How much the files of a copy come to that match these patterns. Unlike the rest it reads from a tier, and
+        may take seconds.
+
+        Raises:
+            NotFound: none matches.
+            TierdError: the copy's manifest cannot be read.
+        """

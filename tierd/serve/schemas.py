@@ -228,6 +228,7 @@ class TransferOut(Shape):
     started_at: datetime | None
     finished_at: datetime | None
     due_at: datetime | None
+    only: list[str] = Field(description="Patterns of the files that a recall of a part brings; empty: the whole.")
     is_late: bool
 
 
@@ -272,7 +273,7 @@ class SnapshotsOut(Shape):
 
 
 class ReceiptOut(Shape):
-    """Proof that a snapshot is wholly on flash, for scripts to check."""
+    """Proof that a snapshot, or the part of it that `only` names, is wholly on flash, for scripts to check."""
 
     ref: str
     path: str
@@ -282,6 +283,7 @@ class ReceiptOut(Shape):
     residency: Residency
     tier: str
     resident_ratio: float
+    only: list[str] = []
     at: datetime
 
 
@@ -379,6 +381,10 @@ class WarmIn(Tied):
     ] = False
     first: Annotated[
         list[Pattern], Field(max_length=100, description="Files to bring before the others, from a bucket.")
+    ] = []
+    only: Annotated[
+        list[Pattern],
+        Field(max_length=100, description="Only these files: on flash at the path of the answer, while it is held."),
     ] = []
     by: Annotated[
         Moment | None, Field(description="When it must be there: promised, or refused with the earliest time.")

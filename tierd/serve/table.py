@@ -76,17 +76,22 @@ class Found:
     pages: int
 
 
-def find(view: View, query: Query) -> Found:
-    """The snapshots of one page."""
-    known, text = (*view.snapshots, *view.orphans), query.text.casefold()
-    wanted = [
+def matching(view: View, text: str) -> list[SnapshotView]:
+    """The snapshots, also what is left of deleted ones, with a text in their name or in that of a holder."""
+    known, text = [*view.snapshots, *view.orphans], text.casefold()
+    return [
         s
         for s in known
-        if (not text or text in str(s.ref).casefold() or any(text in h.holder.casefold() for h in s.holds))
-        and (not query.residency or view.residency(s) == query.residency)
+        if not text or text in str(s.ref).casefold() or any(text in h.holder.casefold() for h in s.holds)
     ]
+
+
+def find(view: View, query: Query) -> Found:
+    """The snapshots of one page."""
+    total = len(view.snapshots) + len(view.orphans)
+    wanted = [s for s in matching(view, query.text) if not query.residency or view.residency(s) == query.residency]
     wanted.sort(key=_KEYS[query.sort], reverse=query.is_reversed)
     pages = max(1, -(-len(wanted) // ROWS))
     page = min(query.page, pages)
     rows = wanted[(page - 1) * ROWS : page * ROWS]
-    return Found(rows=rows, matching=len(wanted), total=len(known), page=page, pages=pages)
+    return Found(rows=rows, matching=len(wanted), total=total, page=page, pages=pages)

@@ -52,7 +52,15 @@ class Trends:
 
     def forecast(self, view: View, now: datetime) -> dict[TierName, str]:
         """When tiers reach their high watermark if they fill as in the last hours, in words."""
-        said: dict[TierName, str] = {}
+        high = {tier.name: tier.high for tier in view.tiers}
+        return {
+            name: f"reaches {high[name]:.0%} in about {format_duration(left_s)} at the last hours' rate"
+            for name, left_s in self.seconds_to_high(view, now).items()
+        }
+
+    def seconds_to_high(self, view: View, now: datetime) -> dict[TierName, float]:
+        """In how many seconds tiers reach their high watermark if they fill as in the last hours; within a year."""
+        found: dict[TierName, float] = {}
         for tier in view.tiers:
             usage = view.usage.get(tier.name)
             rate = self._rate(tier.name, now)
@@ -60,10 +68,8 @@ class Trends:
                 continue
             left = tier.high * usage.capacity_bytes - usage.used_bytes
             if 0 < left < rate * timedelta(days=365).total_seconds():
-                said[tier.name] = (
-                    f"reaches {tier.high:.0%} in about {format_duration(left / rate)} at the last hours' rate"
-                )
-        return said
+                found[tier.name] = left / rate
+        return found
 
     def _of(self, name: TierName, since: datetime) -> list[tuple[datetime, int]]:
         return [(at, used[name]) for at, used in tuple(self._samples) if at >= since and name in used]

@@ -3,7 +3,8 @@ snapshots.
 
 Two bounds, and which routes rely on which: `recent` may be RECENT old (lists, status, metrics, plan, the page);
 `current` misses nothing that an event tells of (explain, admission), and of what has no event (access times,
-measures that found no change) it may be CURRENT old.
+measures that found no change) it may be CURRENT old. Metrics show nothing of the latter, so they take a view of any
+age as long as nothing moves and nothing was recorded since (`summed_up`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from tierd.catalog import Catalog
 from tierd.config import Config
@@ -19,6 +21,7 @@ from tierd.decide import plan, timetable
 from tierd.model.dataset import SnapshotId, SnapshotRef
 from tierd.model.plan import Plan, View
 from tierd.serve.ports import Clock, Ports
+from tierd.serve.tally import Tally, tally
 
 RECENT = timedelta(seconds=1)
 CURRENT = timedelta(seconds=5)
@@ -31,6 +34,15 @@ class _Read:
     refs: dict[SnapshotId, SnapshotRef]
     last_event_id: int
     at: datetime
+
+    @cached_property
+    def tally(self) -> Tally:
+        return tally(self.view)
+
+    @cached_property
+    def is_moving(self) -> bool:
+        """Whether transfers are under way, of whose progress there are no events."""
+        return any(s.live is not None for s in (*self.view.snapshots, *self.view.orphans))
 
 
 class Views:
@@ -46,6 +58,18 @@ class Views:
     def recent(self) -> View:
         """A view that is at most RECENT old, or older if nothing was recorded since (never older than CURRENT)."""
         return self._with_usage(self._recent())
+
+    def recent_summed_up(self) -> tuple[View, Tally]:
+        """A recent view, with what it comes to."""
+        read = self._recent()
+        return self._with_usage(read), read.tally
+
+    def summed_up(self) -> tuple[View, Tally]:
+        """For metrics: misses nothing of which there is an event. Access times, of which there is none, may be old."""
+        last = self._last
+        if last is not None and not last.is_moving and last.last_event_id == self._catalog.last_event_id():
+            return self._with_usage(last), last.tally
+        return self.recent_summed_up()
 
     def current(self) -> View:
         """A view that misses nothing of which there is an event."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from tierd.catalog import Catalog
 from tierd.decide import admit
@@ -14,7 +15,9 @@ from tierd.decide.wording import at
 from tierd.errors import Conflict, NotFound, Refused, RestoreNeeded, TooLate
 from tierd.model.dataset import Snapshot, SnapshotRef
 from tierd.model.hold import Hold, Tie
-from tierd.model.plan import Action, Admission, Restore, SnapshotView, WarmAnswer
+from tierd.model.part import Part, PartSize, location_of
+from tierd.model.placement import Placement
+from tierd.model.plan import Action, Admission, Restore, SnapshotView, View, WarmAnswer
 from tierd.model.tier import TierKind, TierName
 from tierd.model.transfer import POLICY, Transfer, TransferKind
 from tierd.serve.finding import Finder, Receipt, is_steady
@@ -25,9 +28,9 @@ from tierd.serve.views import Views
 @dataclass(frozen=True, kw_only=True)
 class LeaseWish:
     """A lease somebody asks for. `request_key`: the same key renews the same lease; `restore`: an archived copy may
-    be restored for it, which takes time and money; `first`: patterns of files that come before the others; `by`: when
-    it must be there, or not be begun at all; `urgency`: among wishes without a time, larger first; `tie`: what
-    the lease ends with.
+    be restored for it, which takes time and money; `first`: patterns of files that come before the others; `only`: of
+    those that come at all, and `size`: what they come to; `by`: when it must be there, or not be begun at all;
+    `urgency`: among wishes without a time, larger first; `tie`: what the lease ends with.
     """
 
     ref: SnapshotRef
@@ -37,6 +40,8 @@ class LeaseWish:
     note: str | None = None
     restore: bool = False
     first: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    size: PartSize | None = None
     by: datetime | None = None
     urgency: int = 0
     tie: Tie | None = None
@@ -44,7 +49,10 @@ class LeaseWish:
 
 @dataclass(frozen=True, kw_only=True)
 class Warmed:
-    """A warm that is granted: at once (receipt, no transfer) or by a transfer, which will be there `ready_at`."""
+    """A warm that is granted: at once (receipt, no transfer) or by a transfer, which will be there `ready_at`.
+
+    `part`: the part that is there, `part_path`: where it is or will be; None where the whole is meant.
+    """
 
     snapshot: Snapshot
     reason: str
@@ -52,6 +60,8 @@ class Warmed:
     transfer: Transfer | None = None
     receipt: Receipt | None = None
     ready_at: datetime | None = None
+    part: Part | None = None
+    part_path: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,16 +137,66 @@ class Warming:
         s = self._finder.find(wish.ref)
         live = s.live
         if live is not None and live.kind is TransferKind.RECALL and not live.cancel_requested:
+            if live.only and live.only != wish.only:
+                # One transfer at a time: whoever waits for this one's end and asks again is served next.
+                return Warmed(snapshot=s.snapshot, reason="another part of it comes first", lease=lease, transfer=live)
             if wish.by is not None and (live.due_at is None or live.due_at > wish.by):
                 return None  # whether it can be there by then has to be decided
             # Not ready even where the copy is there already: the path may not lead to it yet.
-            return Warmed(snapshot=s.snapshot, reason=live.reason, lease=lease, transfer=live)
+            path = self._part_path(wish.ref, live)
+            return Warmed(snapshot=s.snapshot, reason=live.reason, lease=lease, transfer=live, part_path=path)
         if self._finder.on_flash(s) is not None and is_steady(s):
             reason = f"{s.ref} is on flash"
             return Warmed(snapshot=s.snapshot, reason=reason, lease=lease, receipt=self._finder.receipt(s))
+        part = self.part(wish)
+        if part is not None:
+            reason = f"{', '.join(part.only)} of {s.ref} on flash"
+            path = self._finder.tier(part.tier).root / part.location
+            return Warmed(snapshot=s.snapshot, reason=reason, lease=lease, part=part, part_path=path)
         if live is not None:
             return Leaving(snapshot=s.snapshot, lease=lease, transfer=self._stop(live))
         return None
+
+    def part(self, wish: LeaseWish) -> Part | None:
+        """The part that is wished, where it is there."""
+        if not wish.only:
+            return None
+        parts = self._catalog.parts(self._catalog.snapshot(wish.ref).id)
+        return next((part for part in parts if part.only == wish.only), None)
+
+    def must_measure(self, wish: LeaseWish) -> tuple[Snapshot, Placement] | None:
+        """For a wish for a part that is not there: the copy whose manifest tells how large it is.
+
+        Raises:
+            NotFound: no such snapshot.
+        """
+        s = self._finder.find(wish.ref)
+        if not wish.only or self._finder.on_flash(s) is not None or self.part(wish) is not None:
+            return None
+        cold = self._finder.cold(s)
+        return None if cold is None else (s.snapshot, cold)
+
+    def _part_path(self, ref: SnapshotRef, transfer: Transfer) -> Path | None:
+        if not transfer.only:
+            return None
+        return self._finder.tier(transfer.destination).root / location_of(ref.dataset, transfer.key)
+
+    def _view(self, wish: LeaseWish) -> View:
+        """The present view, in which the snapshot is as large as what is wished of it."""
+        view = self._views.current()
+        size = wish.size
+        if size is None:
+            return view
+
+        def as_wished(s: SnapshotView) -> SnapshotView:
+            if s.ref != wish.ref:
+                return s
+            small = replace(
+                s.snapshot, size_bytes=size.size_bytes, disk_bytes=size.size_bytes, files=size.files, entries=size.files
+            )
+            return replace(s, snapshot=small)
+
+        return replace(view, snapshots=tuple(as_wished(s) for s in view.snapshots))
 
     def _stop(self, live: Transfer) -> Transfer:
         try:
@@ -153,7 +213,7 @@ class Warming:
             answer = self._granted(wish, lease)
             if answer is not None:
                 return answer
-            admission = admit(self._views.current(), wish.ref, self._clock(), wish.by, urgency=wish.urgency)
+            admission = admit(self._view(wish), wish.ref, self._clock(), wish.by, urgency=wish.urgency)
             source = admission.source
             if admission.answer is WarmAnswer.READY:
                 raise Conflict(f"{wish.ref} is just being changed", hint="Call again.")
@@ -179,14 +239,22 @@ class Warming:
             priority=PRIORITY_WISH + wish.urgency,
             reason=reason,
             requested_by=wish.holder,
-            bytes_total=s.snapshot.size_bytes,
-            files_total=s.snapshot.files,
+            bytes_total=s.snapshot.size_bytes if wish.size is None else wish.size.size_bytes,
+            files_total=s.snapshot.files if wish.size is None else wish.size.files,
             first=wish.first,
+            only=wish.only if s.live is None else s.live.only,  # what is under way is joined as it is
             restore_cost=None if restore is None else restore.cost,
             due_at=wish.by,
             now=self._clock(),
         )
-        return Warmed(snapshot=s.snapshot, reason=reason, lease=lease, transfer=transfer, ready_at=admission.ready_at)
+        return Warmed(
+            snapshot=s.snapshot,
+            reason=reason,
+            lease=lease,
+            transfer=transfer,
+            ready_at=admission.ready_at,
+            part_path=self._part_path(wish.ref, transfer),
+        )
 
     def _too_late(self, wish: LeaseWish, admission: Admission) -> TooLate:
         self._catalog.count("deadlines_refused")

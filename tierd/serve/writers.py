@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import anyio
 import anyio.to_thread
 
 _THREADS = 8
+_MEASURERS = 2
 
 _T = TypeVar("_T")
 
@@ -20,8 +21,13 @@ class Writers:
     event loop; in the common pool they would keep the threads from those who only read.
     """
 
-    def __init__(self) -> None:
-        self._limiter = anyio.CapacityLimiter(_THREADS)
+    def __init__(self, threads: int = _THREADS) -> None:
+        self._limiter = anyio.CapacityLimiter(threads)
+
+    @classmethod
+    def for_measuring(cls) -> Self:
+        """For calls that read from a tier, and hang when its disk does."""
+        return cls(_MEASURERS)
 
     async def run(self, call: Callable[[], _T]) -> _T:
         """Run the call in a thread."""

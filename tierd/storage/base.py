@@ -48,11 +48,14 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyLimits:
-    """How hard a copy may work: processes, and its rate; `first`: patterns of what to bring first."""
+    """How hard a copy may work: processes, and its rate; `first`: patterns of what to bring first, `only`: of what to
+    bring at all (all, where there are none).
+    """
 
     processes: int = 2
     rate: Rate = field(default_factory=Rate)
     first: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

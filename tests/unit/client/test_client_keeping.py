@@ -14,7 +14,7 @@ from tests.api_world import ApiWorld
 from tierd.client import Tierd
 from tierd.serve import ApiServer
 
-TTL_S = 0.9
+TTL_S = 3.0
 
 
 def eventually(is_true: Callable[[], bool], *, within_s: float = 15.0) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -121,6 +122,19 @@ def test_a_part_can_be_waited_for(world: ApiWorld, tierd: Tierd) -> None:
     handle.wait_until(file="train/0.tar", timeout=5)
     with pytest.raises(InvalidRequest):
         handle.wait_until(share=25)
+    handle.end()
+
+
+def test_a_part_that_comes_is_noticed_soon_also_when_nobody_is_told(world: ApiWorld, tierd: Tierd) -> None:
+    snapshot = world.add_migrated("v3")
+    handle = tierd.warm("imagenet/v3", wait=False)
+    half = {world.live(snapshot)[0].id: Moved(bytes_done=GB // 2, files_done=0, step="copying")}
+    comes = threading.Timer(0.3, world.ports.in_progress.update, [half])
+    comes.start()
+    began = time.monotonic()
+    handle.wait_until(share=0.25, timeout=29)
+    assert time.monotonic() - began < 15  # not at the end of a long poll for the whole
+    comes.join()
     handle.end()
 
 

@@ -76,6 +76,24 @@ def test_a_hard_link_that_leads_outside_is_a_problem(tree: Path, tmp_path: Path)
     assert look(tree).problem == "hard link leads outside the snapshot: a/two"
 
 
+@pytest.mark.parametrize("target", ["../../outside", "b/../../../x", "../.././../v2/train"])
+def test_a_relative_link_that_leads_outside_is_a_problem(tree: Path, target: str) -> None:
+    (tree / "a" / "way").symlink_to(target)
+    problem = look(tree).problem
+    assert problem == "relative link leads outside the snapshot, and to nothing once it has moved: a/way"
+    fd = os.open(tree, os.O_RDONLY)
+    try:  # a tree that is away must be able to come home
+        assert measure(fd, keeps_atime=True, is_at_home=False).problem is None
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("target", ["../one", "..", "b/../../one", "../a/./b//", "/somewhere/else", "../nothing"])
+def test_a_link_that_means_the_same_wherever_the_snapshot_is_is_none(tree: Path, target: str) -> None:
+    (tree / "a" / "way").symlink_to(target)
+    assert look(tree).problem is None
+
+
 def test_a_socket_is_a_problem_and_is_named_safely(tree: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(os.fsencode(tree) + b"/so\nck\xff")

@@ -16,7 +16,7 @@ from tierd.storage.found import FoundCopy, Unreadable
 from tierd.storage.manifest import Manifest, delete_manifest
 from tierd.storage.posix.found import directory_inode, find_copies
 from tierd.storage.posix.prove import prove_unchanged
-from tierd.storage.posix.store import PosixStorage, side_of
+from tierd.storage.posix.store import PosixStorage, list_parts, side_of
 from tierd.storage.posix.verify import verify_copy
 
 _CHANGED = (
@@ -122,13 +122,13 @@ class Trees:
     def _litter(self) -> Iterator[Finding]:
         staged = [("unfinished copy of a transfer that is over", path) for path in self._listed("staging")]
         trash = [("copy that was to be deleted", path) for path in self._listed("trash")]
+        parts = [("part of a snapshot that nobody holds", path) for path in list_parts(self._round.tier.root)]
         # Asked after it was listed: a transfer that began meanwhile is live now.
         known = Known.read(self._round.catalog)
-        for what, path in [*staged, *trash]:
+        for what, path in [*staged, *trash, *parts]:
             if path.name.partition(".")[0] not in known.live:
-                yield self._round.find(
-                    Kind.LITTER, f".tierd/{path.parent.name}/{path.name}", what, _LITTER, size_bytes=_size(path)
-                )
+                where = str(path.relative_to(self._round.tier.root))
+                yield self._round.find(Kind.LITTER, where, what, _LITTER, size_bytes=_size(path))
         for path in self._stray_links(known):
             yield self._round.find(
                 Kind.LITTER, f".tierd/aside/{path.name}", "link of a switch that was interrupted", _LITTER

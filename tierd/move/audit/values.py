@@ -108,7 +108,7 @@ class Known:
     """What the catalog says at one moment.
 
     Attributes:
-        live: keys of transfers that are not over; ended: of all others that it remembers.
+        live: keys of transfers that are not over, or whose parts are there; ended: of all others that it remembers.
         moving: snapshots that a live transfer works on.
     """
 
@@ -121,7 +121,7 @@ class Known:
     @classmethod
     def read(cls, catalog: Catalog) -> Known:
         live = catalog.transfers(live_only=True, limit=100_000)
-        keys = frozenset(t.key for t in live)
+        keys = frozenset(catalog.keys_in_use())
         return cls(
             snapshots={s.id: s for s in catalog.snapshots(include_gone=True)},
             placements=tuple(p for placements in catalog.placements_by_snapshot().values() for p in placements),

@@ -11,6 +11,7 @@ from tierd.serve.routes import (
     events,
     health,
     leases,
+    overview,
     page,
     plan,
     snapshots,
@@ -21,6 +22,7 @@ from tierd.serve.routes import (
 
 ROUTERS: tuple[APIRouter, ...] = (
     status.router,
+    overview.router,
     datasets.router,
     snapshots.router,
     warm.router,

@@ -8,7 +8,6 @@ from fastapi import APIRouter
 
 from tierd import __version__
 from tierd.model.hold import HoldKind
-from tierd.model.placement import Residency
 from tierd.serve import schemas as out
 from tierd.serve.asking import Admin, Reader
 from tierd.serve.look import live_transfers
@@ -23,9 +22,7 @@ _MAX_PROBLEMS = 100
 @router.get("/v1/status", responses=responses())
 def status(have: Have, _: Reader) -> out.StatusOut:
     """The state of everything in short. Its counts are at most a second old."""
-    view, now, busy = have.views.recent(), have.clock(), have.ports.busy()
-    residencies = Counter({residency.value: 0 for residency in Residency})
-    residencies.update(view.residency(s).value for s in (*view.snapshots, *view.orphans))
+    (view, tally), now, busy = have.views.recent_summed_up(), have.clock(), have.ports.busy()
     kinds = Counter(h.kind for s in view.snapshots for h in s.holds if h.is_active(now))
     troubled = [s.snapshot for s in view.snapshots if s.snapshot.problem is not None]
     return out.StatusOut(
@@ -33,7 +30,7 @@ def status(have: Have, _: Reader) -> out.StatusOut:
         started_at=have.started_at,
         uptime_s=max(0.0, (now - have.started_at).total_seconds()),
         tiers=have.look.tiers(view),
-        counts=out.CountsOut(by_residency=dict(residencies)),
+        counts=out.CountsOut(by_residency={each.value: n for each, n in tally.by_residency().items()}),
         live_transfers=len(live_transfers(view)),
         leases=kinds[HoldKind.LEASE],
         pins=kinds[HoldKind.PIN],

@@ -9,8 +9,9 @@ from functools import partial
 from fastapi import APIRouter, Request
 
 from tierd.errors import Conflict
-from tierd.model.dataset import SnapshotRef
+from tierd.model.dataset import Snapshot, SnapshotRef
 from tierd.model.hold import Hold
+from tierd.model.part import Part, PartSize
 from tierd.serve import schemas as out
 from tierd.serve.asking import Named, Reader, Warmer, tie_of, ttl
 from tierd.serve.finding import Receipt
@@ -34,10 +35,14 @@ async def warm(request: Request, ref: Named, have: Have, caller: Warmer, body: o
     transfer, and each gets a lease. Refused with 507 if flash cannot hold it or no copy can be reached, and with 409
     `restore_needed` if its copy is archived: the detail says how long the restore takes and what it costs, and the
     same request with `restore` true begins it. With `by` it is granted only if it will be there in time and no promise
-    made before is broken for it; else refused with 409 `too_late`, which names the earliest time.
+    made before is broken for it; else refused with 409 `too_late`, which names the earliest time. With `only` these
+    files alone come to flash, at the path of the answer, and stay there while anybody holds the snapshot; where the
+    whole is on flash, that is the answer.
     """
     asked = body or out.WarmIn()
     wish = replace(_wish(ref, asked, caller.name), tie=tie_of(asked, caller, have.ports))
+    if wish.only:
+        wish = replace(wish, size=await have.measurers.run(partial(_measure, have, wish)))
     deadline = time.monotonic() + PATIENCE_S
     lease = None
     while True:
@@ -68,9 +73,15 @@ def _wish(ref: SnapshotRef, body: out.WarmIn, caller: str) -> LeaseWish:
         note=body.note,
         restore=body.restore,
         first=tuple(body.first),
+        only=tuple(dict.fromkeys(body.only)),
         by=body.by,
         urgency=body.urgency,
     )
+
+
+def _measure(have: Parts, wish: LeaseWish) -> PartSize | None:
+    copy = have.warming.must_measure(wish)
+    return None if copy is None else have.ports.measure(*copy, wish.only)
 
 
 def _warm(have: Parts, wish: LeaseWish, lease: Hold | None) -> out.WarmOut | Leaving:
@@ -80,15 +91,19 @@ def _warm(have: Parts, wish: LeaseWish, lease: Hold | None) -> out.WarmOut | Lea
 
 def _granted(have: Parts, warmed: Warmed) -> out.WarmOut:
     ref, transfer = warmed.snapshot.ref, warmed.transfer
+    path = text_of(warmed.part_path or warmed.snapshot.path)
+    receipt = None if warmed.receipt is None else _receipt(warmed.receipt)
+    if warmed.part is not None:
+        receipt = _part_receipt(have, warmed.snapshot, warmed.part, path)
     return out.WarmOut(
         answer="ready" if transfer is None else "accepted",
         reason=warmed.reason,
-        path=text_of(warmed.snapshot.path),
+        path=path,
         eta_s=0.0 if transfer is None else have.look.eta_s(transfer),
         ready_at=warmed.ready_at,
         lease=have.look.hold(warmed.lease, ref),
         transfer=None if transfer is None else have.look.transfer(transfer, ref),
-        receipt=None if warmed.receipt is None else _receipt(warmed.receipt),
+        receipt=receipt,
     )
 
 
@@ -104,6 +119,21 @@ def _receipt(receipt: Receipt) -> out.ReceiptOut:
         tier=placement.tier,
         resident_ratio=1.0,
         at=receipt.at,
+    )
+
+
+def _part_receipt(have: Parts, snapshot: Snapshot, part: Part, path: str) -> out.ReceiptOut:
+    return out.ReceiptOut(
+        ref=str(snapshot.ref),
+        path=path,
+        content_id=part.content_id,
+        entries=part.entries,
+        size_bytes=part.size_bytes,
+        residency=have.finder.residency(have.finder.find(snapshot.ref)),
+        tier=part.tier,
+        resident_ratio=1.0,
+        only=list(part.only),
+        at=have.clock(),
     )
 
 

@@ -24,6 +24,7 @@ from tierd.fs.linux import syncfs
 from tierd.fs.walk import Names, open_directory, open_root, scan, show, translate, translated
 from tierd.storage.control import Control, Following, Rate
 from tierd.storage.manifest import Entry, Manifest, delete_manifest
+from tierd.storage.patterns import Wanted
 from tierd.storage.posix.copyfile import Places
 from tierd.storage.posix.copyworker import CopyWorker, Stamp
 from tierd.storage.posix.crew import Answer, Crew, Job
@@ -45,11 +46,13 @@ class CopyOptions:
     Attributes:
         processes: that copy; `threads`: of each, for files larger than 4 MiB.
         rate: of all together.
+        only: which paths to copy, with the directories above them; None: all.
     """
 
     processes: int = 2
     threads: int = 3
     rate: Rate = field(default_factory=Rate)
+    only: Wanted | None = None
 
 
 def copy_tree(source_fd: int, staging: Path, *, options: CopyOptions | None = None, control: Control) -> Manifest:
@@ -76,7 +79,7 @@ def copy_tree(source_fd: int, staging: Path, *, options: CopyOptions | None = No
         with Crew(options.processes, board, lambda number: CopyWorker(number, places, board)) as crew:
             manifest, is_resumed = open_journal(staging / "manifest.db")
             try:
-                _Copy(staging, places, crew, manifest, is_resumed, control).run()
+                _Copy(staging, places, crew, manifest, is_resumed, options.only, control).run()
                 manifest.end_bulk()
             except BaseException:
                 manifest.close()
@@ -88,18 +91,27 @@ class _Copy:
     """One attempt, in the parent."""
 
     def __init__(
-        self, staging: Path, places: Places, crew: Crew, manifest: Manifest, is_resumed: bool, control: Control
+        self,
+        staging: Path,
+        places: Places,
+        crew: Crew,
+        manifest: Manifest,
+        is_resumed: bool,
+        only: Wanted | None,
+        control: Control,
     ) -> None:
         self.staging = staging
         self.places = places
         self.crew = crew
         self.manifest = manifest
         self.is_resumed = is_resumed
+        self.only = only
         self.control = control
         self.attempt = int(manifest.meta.get("attempt", "0")) + 1
         self._parts: list[bytes] = []
         self._next_commit = time.monotonic() + _COMMIT_S
         self._parent: tuple[bytes, int] | None = None
+        self._made: set[bytes] = set()
 
     def run(self) -> None:
         self.manifest.set_meta({"attempt": str(self.attempt), "complete": None})
@@ -108,7 +120,8 @@ class _Copy:
         try:
             self.crew.run(self._batches(), self._record, self.control)
             self.control.checkpoint("copy: hard links")
-            check_groups(self.manifest)
+            if self.only is None:  # the other names of a chosen file need not be chosen
+                check_groups(self.manifest)
             self.crew.run(self._groups(), self._record, self.control)
         finally:
             self._commit()
@@ -132,9 +145,14 @@ class _Copy:
 
     def _batches(self) -> Iterator[Job]:
         for names in scan(self.places.source):
-            if names.is_first:
-                self._directory(names)
             entries = [entry for entry in names.entries if entry[2] != "d"]
+            if self.only is not None:
+                prefix = names.path + b"/" if names.path else b""
+                entries = [entry for entry in entries if self.only(prefix + entry[1])]
+                if entries or not names.path:
+                    self._directories_to(names.path)
+            elif names.is_first:
+                self._directory(names)
             for at in range(0, len(entries), _BATCH):
                 part = entries[at : at + _BATCH]
                 yield ("files", names.path, names.stat.st_ino, part, self._known(names.path, [e[1] for e in part]))
@@ -164,6 +182,20 @@ class _Copy:
                 source_inode=st.st_ino, source_ctime_ns=st.st_ctime_ns, attempt=self.attempt,
             ),
         ])  # fmt: skip
+
+    def _directories_to(self, path: bytes) -> None:
+        """Make a directory of which something is wanted, and those above it, where that was not done yet."""
+        parts = path.split(b"/") if path else []
+        for at in (b"/".join(parts[:depth]) for depth in range(len(parts) + 1)):
+            if at in self._made:
+                continue
+            self._made.add(at)
+            with translated(show(at)):
+                fd = open_directory(self.places.source, at)
+            try:
+                self._directory(Names(at, fd, os.fstat(fd), [], True))
+            finally:
+                os.close(fd)
 
     def _make(self, path: bytes) -> None:
         above, _, name = path.rpartition(b"/")
@@ -225,8 +257,8 @@ class _Copy:
     # -- hard links --------------------------------------------------------------------------------------
 
     def _groups(self) -> Iterator[Job]:
-        for paths in groups(self.manifest):
-            yield ("group", paths, self._known_group(paths))
+        for paths, count in groups(self.manifest):
+            yield ("group", paths, count, self._known_group(paths))
 
     def _known_group(self, paths: list[bytes]) -> dict[bytes, Stamp]:
         """What is recorded of a group, or nothing unless all of it is recorded under the same first name."""

@@ -3,7 +3,7 @@
 Jobs (tuples):
     ("files", directory path, its inode, [(inode, name, kind)…], {name: known stamp})
     ("large", directory path, its inode, inode, name)
-    ("group", [path…], {path: known stamp})
+    ("group", [path…], names that the file had, {path: known stamp})
 A known stamp is (type, inode, size, mtime_ns, ctime_ns) of the source as an earlier attempt recorded it.
 The answer is a dict: `rows` (manifest entries without the attempt), `same` (paths that were copied before and are
 unchanged), `links` ((inode, path, names) of entries with several names), `large` (jobs to be given out alone),
@@ -124,8 +124,12 @@ class CopyWorker:
 
     # -- hard links --------------------------------------------------------------------------------------
 
-    def _group(self, paths: list[bytes], known: dict[bytes, Stamp]) -> None:
-        """Copy the first name of a group and link the others to it; `paths` in path order."""
+    def _group(self, paths: list[bytes], count: int, known: dict[bytes, Stamp]) -> None:
+        """Copy the first name of a group and link the others to it; `paths` in path order.
+
+        Args:
+            count: of names that the file had when they were found.
+        """
         leader = paths[0]
         path, name = split(leader)
         copier = self._copier
@@ -134,7 +138,7 @@ class CopyWorker:
             st = os.stat(name, dir_fd=copier.source, follow_symlinks=False)
         except OSError as error:
             raise translate(error, show(leader)) from error
-        if st.st_nlink != len(paths):
+        if st.st_nlink != count:
             raise SourceChanged(f"the hard links of {show(leader)} changed while the tree was read")
         if not self._is_leader_done(leader, st, known):
             if stat.S_ISREG(st.st_mode):

@@ -30,16 +30,17 @@ def check_groups(manifest: Manifest) -> None:
     )
 
 
-def groups(manifest: Manifest) -> Iterator[list[bytes]]:
-    """The paths of each group, sorted: the first one leads."""
+def groups(manifest: Manifest) -> Iterator[tuple[list[bytes], int]]:
+    """The paths of each group, sorted: the first one leads; and how many names the file had when they were found."""
     last = -1
     while True:
         rows = manifest.execute(
             "SELECT DISTINCT inode FROM link_name WHERE inode > ? ORDER BY inode LIMIT 500", (last,)
         )
         for (inode,) in cast(list[tuple[int]], rows):
-            found = manifest.execute("SELECT path FROM link_name WHERE inode = ? ORDER BY path", (inode,))
-            yield [path for (path,) in cast(list[tuple[bytes]], found)]
+            found = manifest.execute("SELECT path, count FROM link_name WHERE inode = ? ORDER BY path", (inode,))
+            names = cast(list[tuple[bytes, int]], found)
+            yield [path for path, _ in names], max(count for _, count in names)
             last = inode
         if len(rows) < 500:
             return

@@ -1,6 +1,7 @@
 """The posix driver: a tier that is a directory of a local file system.
 
     <root>/<dataset>/<snapshot>          copies of snapshots whose home is another tier: plain trees
+    <root>/.tierd-parts/<dataset>/<transfer>  some files of a snapshot, for its holders: trees that users may enter
     <root>/.tierd/tier.json              the identity
     <root>/.tierd/staging/<transfer>/    copies in the making: `tree` and `manifest.db`
     <root>/.tierd/aside/<snapshot>       the slot beside the path of a snapshot at home here
@@ -28,10 +29,12 @@ from tierd.errors import Corrupt, Denied, SourceBusy, SourceChanged, SourceGone,
 from tierd.fs.linux import rename_exchange, rename_noreplace
 from tierd.fs.walk import open_root, show, translate, translated
 from tierd.model.dataset import SnapshotRef
+from tierd.model.part import PARTS, location_of
 from tierd.model.s3 import Counts
 from tierd.storage.base import CopyLimits, Leases, Published, Site, Source, Tree
 from tierd.storage.control import Control, Rate, Unlimited
 from tierd.storage.manifest import Manifest, Side, delete_manifest
+from tierd.storage.patterns import chosen
 from tierd.storage.posix.copy import CopyOptions, copy_tree
 from tierd.storage.posix.fence import fence
 from tierd.storage.posix.homepath import HomePath, open_below, restore_mtime
@@ -119,7 +122,8 @@ class PosixStorage:
             staging.mkdir(mode=0o700, exist_ok=True)
         if not isinstance(source, Tree):
             return source.unpack(staging, limits, control)
-        options = CopyOptions(processes=limits.processes, rate=limits.rate)
+        only = chosen(limits.only) if limits.only else None
+        options = CopyOptions(processes=limits.processes, rate=limits.rate, only=only)
         return copy_tree(source.fd, staging, options=options, control=control)
 
     def verify(self, transfer_key: str, mode: str, control: Control, rate: Rate | None = None) -> Manifest:
@@ -253,7 +257,9 @@ class PosixStorage:
                 os.close(staging)
 
     def fence(self, site: Site, like_fd: int) -> None:
-        path = (self.root / (site.location or f"{site.dataset}/{site.name}")).parent
+        self._fence((self.root / (site.location or f"{site.dataset}/{site.name}")).parent, like_fd)
+
+    def _fence(self, path: Path, like_fd: int) -> None:
         with translated(str(path)):
             try:
                 path.mkdir(mode=0o700)
@@ -271,6 +277,65 @@ class PosixStorage:
                 fence(fd, like_fd)
             finally:
                 os.close(fd)
+
+    # -- parts ---------------------------------------------------------------------------------------------
+
+    def publish_part(self, transfer_key: str, site: Site, like_fd: int) -> Published:
+        """Move a verified copy of some files from staging to where its holders read it; staging's manifest stays.
+
+        Args:
+            like_fd: the directory above the snapshot's path: who may enter that may enter here, and nobody else.
+        """
+        staging, location = self.staging(transfer_key), location_of(site.dataset, transfer_key)
+        target = self.root / location
+        top = target.parent.parent
+        with translated(str(top)), contextlib.suppress(FileExistsError):
+            top.mkdir(mode=0o711)
+            top.chmod(0o711)
+            fsync_directory(self.root)
+        os.close(open_below(self.root, os.fsencode(top)))  # not through a link
+        self._fence(target.parent, like_fd)
+        with Manifest.open(staging / MANIFEST) as manifest:
+            root = manifest.root_stamp("copy")
+            if root is None:
+                raise Corrupt(f"the staged part of {site.dataset}/{site.name} was never verified")
+            manifest.set_meta({"location": location})
+            parent = open_below(self.root, os.fsencode(target.parent))
+            try:
+                with translated(str(target)):
+                    if os.path.lexists(staging / TREE):
+                        source = open_root(os.fsencode(staging))
+                        try:
+                            rename_noreplace(source, os.fsencode(TREE), parent, os.fsencode(target.name))
+                            os.fsync(source)
+                        finally:
+                            os.close(source)
+                    os.fsync(parent)
+                    if os.stat(target.name, dir_fd=parent, follow_symlinks=False).st_ino != root.inode:
+                        raise Corrupt(f"the part is not at {show(os.fsencode(target))} after it was put there")
+            finally:
+                os.close(parent)
+            totals = manifest.totals()
+            return Published(
+                location=location,
+                root_inode=root.inode,
+                content_id=manifest.content_id(),
+                entries=totals.entries,
+                size_bytes=totals.size_bytes,
+            )
+
+    def _drop_part(self, part: Path, control: Control) -> None:
+        gone = self._free("trash", f"{part.name}.part")
+        parent = open_below(self.root, os.fsencode(part.parent))
+        trash = open_root(os.fsencode(gone.parent))
+        try:
+            rename_noreplace(parent, os.fsencode(part.name), trash, os.fsencode(gone.name))
+        finally:
+            os.close(parent)
+            os.close(trash)
+        self._delete(gone.name, control.checkpoint)
+        with contextlib.suppress(OSError):  # others are in it
+            part.parent.rmdir()
 
     def _put_away(self, stale: Path, transfer_key: str, site: Site) -> None:
         """To the trash with a stale copy that is as it was made; what somebody wrote to it is nowhere else: keep it."""
@@ -399,7 +464,12 @@ class PosixStorage:
         check_identity(self.root, self.identity)  # another store's staging area is none of ours
         with translated(str(self.private)):
             staged, trash = (sorted(os.listdir(self.private / place)) for place in ("staging", "trash"))
+            parts = list_parts(self.root)
             keys = live()
+            for part in parts:
+                if part.name not in keys:
+                    self._drop_part(part, control)
+                    removed.append(str(part.relative_to(self.root)))
             for name in staged:
                 if name not in keys:
                     self.discard(name, control)
@@ -425,6 +495,20 @@ def _inode(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     return st.st_ino if stat.S_ISDIR(st.st_mode) else None
+
+
+def list_parts(root: Path) -> list[Path]:
+    """All parts of snapshots on a tier."""
+    return sorted(part for dataset in _directories(root / PARTS) for part in _directories(dataset))
+
+
+def _directories(path: Path) -> list[Path]:
+    """Those in a directory; none where there is no such directory."""
+    try:
+        with os.scandir(path) as found:
+            return [Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def side_of(manifest: Manifest) -> Side:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from tierd.errors import Conflict, NotFound
+from tierd.errors import Conflict
 from tierd.fs.walk import open_directory, show, translated
+from tierd.model.part import PartSize
 from tierd.storage.control import Control
 from tierd.storage.manifest import CHUNK, Entry, Manifest
+from tierd.storage.patterns import Wanted, chosen, wanted_size
 from tierd.storage.posix.writing import keep_attributes, write_all
 from tierd.storage.s3.bucket import Bucket
-from tierd.storage.s3.fetch import LENGTH, OFFSET, PATH, SEGMENTS, SIZE, Chunks, Range, Wanted, matcher, ranges
+from tierd.storage.s3.fetch import LENGTH, OFFSET, PATH, SEGMENTS, SIZE, Chunks, Range, ranges
 from tierd.storage.s3.index import Segments, unpack_segments
 from tierd.storage.s3.proof import check_chunks, check_file
 from tierd.storage.s3.unpackworker import attributes
@@ -25,31 +26,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REST = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True)
-class Extracted:
-    """What came."""
-
-    files: int
-    size_bytes: int
-
-
-def wanted_size(manifest: Manifest, patterns: tuple[str, ...]) -> Extracted:
-    """How many files match the patterns, and their bytes.
-
-    Raises:
-        NotFound: none does.
-    """
-    matches = _matcher(patterns)
-    sizes = [entry.size for entry in manifest.entries(type="f") if matches(entry.path)]
-    if not sizes:
-        raise NotFound(
-            f"no file of the copy matches {', '.join(patterns)}",
-            hint="Patterns are paths below the snapshot, like 'val/*.tar'; a directory stands for all in it.",
-        )
-    return Extracted(len(sizes), sum(sizes))
-
-
-def extract(bucket: Bucket, manifest: Manifest, patterns: tuple[str, ...], target: Path, control: Control) -> Extracted:
+def extract(bucket: Bucket, manifest: Manifest, patterns: tuple[str, ...], target: Path, control: Control) -> PartSize:
     """Write all files that match to `target`, under their paths.
 
     Raises:
@@ -57,7 +34,7 @@ def extract(bucket: Bucket, manifest: Manifest, patterns: tuple[str, ...], targe
         Corrupt, SourceGone, Archived: as a recall.
     """
     wanted = wanted_size(manifest, patterns)
-    names = _names(manifest, _matcher(patterns))
+    names = _names(manifest, chosen(patterns))
     bucket.on_wait = control.checkpoint
     with translated(str(target)):
         target.mkdir(parents=True, exist_ok=True)
@@ -71,11 +48,6 @@ def extract(bucket: Bucket, manifest: Manifest, patterns: tuple[str, ...], targe
     finally:
         os.close(top)
     return wanted
-
-
-def _matcher(patterns: tuple[str, ...]) -> Wanted:
-    plain = [p.strip("/") for p in patterns]
-    return matcher((*plain, *(f"{p}/*" for p in plain)))
 
 
 def _names(manifest: Manifest, matches: Wanted) -> dict[bytes, list[Entry]]:

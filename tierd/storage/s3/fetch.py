@@ -6,12 +6,12 @@ with one request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from tierd.storage.manifest import CHUNK, Manifest
+from tierd.storage.patterns import Wanted, matcher
 from tierd.storage.s3.index import Index, Object, Segments, chunk_segments, unpack_segments
 
 _GAP = 256 << 10
@@ -28,8 +28,6 @@ _QUERY = (
     " e.link_group, e.digest, p.offset, p.length, p.segments FROM piece p JOIN entry e ON e.path = p.path"
     " WHERE p.object = ? AND (p.offset, p.path) > (?, ?) ORDER BY p.offset, p.path LIMIT 2000"
 )
-
-Wanted = Callable[[bytes], bool]
 
 
 @dataclass(frozen=True)
@@ -79,16 +77,6 @@ def ranges(
     is_first = matcher(first)
     yield from _select(manifest, range_bytes, lambda p: is_first(p) and (only is None or only(p)))
     yield from _select(manifest, range_bytes, lambda p: not is_first(p) and (only is None or only(p)))
-
-
-def matcher(patterns: tuple[str, ...]) -> Wanted:
-    """Whether a path matches one of some shell patterns; `*` also matches slashes."""
-
-    def matches(path: bytes) -> bool:
-        text = path.decode(errors="surrogateescape")
-        return any(fnmatchcase(text, pattern) for pattern in patterns)
-
-    return matches
 
 
 def _select(manifest: Manifest, range_bytes: int, wanted: Wanted | None) -> Iterator[Range]:

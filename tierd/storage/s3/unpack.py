@@ -27,6 +27,7 @@ from tierd.fs.walk import open_directory, open_root, show, translated
 from tierd.storage.base import CopyLimits
 from tierd.storage.control import Control, Following
 from tierd.storage.manifest import CHUNK, Entry, Manifest, delete_manifest
+from tierd.storage.patterns import chosen
 from tierd.storage.posix.copy import open_journal
 from tierd.storage.posix.crew import Crew
 from tierd.storage.posix.limits import Board
@@ -91,7 +92,11 @@ class S3Copy:
             manifest, is_resumed = open_journal(staging / "manifest.db")
             try:
                 manifest.set_meta({"unpacks": content_id, "boot": _boot_id(), "complete": None})
-                _Unpack(self._bucket, known, manifest, places, slots, crew, is_resumed, limits.first, control).run()
+                only = _Only(known, limits.only) if limits.only else None
+                unpack = _Unpack(
+                    self._bucket, known, manifest, places, slots, crew, is_resumed, limits.first, only, control
+                )
+                unpack.run()
                 manifest.end_bulk()
             except BaseException:
                 manifest.close()
@@ -165,6 +170,22 @@ class _Slots:
         return len(self.free) < self._count
 
 
+class _Only:
+    """The entries of a part: what was chosen, the directories above it, and the name under which linked data lies."""
+
+    def __init__(self, known: Manifest, patterns: tuple[str, ...]) -> None:
+        matches = chosen(patterns)
+        self.paths = {b""}
+        for entry in known.entries():
+            if entry.type != "d" and matches(entry.path):
+                self.paths |= {entry.path, entry.link_group or entry.path}
+        for path in list(self.paths):
+            while path := path.rpartition(b"/")[0]:
+                if path in self.paths:
+                    break
+                self.paths.add(path)
+
+
 class _Unpack:
     """One attempt."""
 
@@ -178,11 +199,13 @@ class _Unpack:
         crew: Crew,
         is_resumed: bool,
         first: tuple[str, ...],
+        only: _Only | None,
         control: Control,
     ) -> None:
         self._bucket, self._known, self._manifest = bucket, known, manifest
         self._places, self._slots, self._crew = places, slots, crew
         self._is_resumed, self._first, self._control = is_resumed, first, control
+        self._only = None if only is None else only.paths
         self._attempt = int(manifest.meta.get("attempt", "0")) + 1
         self._ids = (os.geteuid(), os.getegid())
         self._large: dict[bytes, _Large] = {}
@@ -208,7 +231,7 @@ class _Unpack:
             patience = self._bucket.on_wait = Patience(control)
             with Lanes(settings.connections, 0, patience, on_message=self._crew.wake) as lanes:
                 self._lanes = lanes
-                for part in ranges(self._known, range_bytes=settings.part_bytes, first=self._first):
+                for part in ranges(self._known, range_bytes=settings.part_bytes, first=self._first, only=self._wants):
                     self._start(part)
                 while self._slots.are_in_use:
                     self._move_on()
@@ -224,12 +247,21 @@ class _Unpack:
         control.checkpoint("copy: directories")
         finish_directories(tree, manifest, control, is_new=not self._is_resumed)
         manifest.execute("DROP TABLE fetched")
-        if manifest.content_id() != self._known.content_id():
+        if not self._is_complete():
             raise Corrupt("what came out of the bucket is not what the copy's manifest says", hint="It is tried again.")
         control.checkpoint("copy: sync")
         manifest.set_meta({"complete": "1", "copied_bytes": str(self._copied)})
         with translated("the copy"):
             syncfs(tree)
+
+    def _wants(self, path: bytes) -> bool:
+        return self._only is None or path in self._only
+
+    def _is_complete(self) -> bool:
+        if self._only is None:
+            return self._manifest.content_id() == self._known.content_id()
+        # Each entry is as the copy's manifest says: it came from there, and its bytes were checked.
+        return {entry.path for entry in self._manifest.entries()} == self._only
 
     # -- directories, links, devices -----------------------------------------------------------------------
 
@@ -239,6 +271,8 @@ class _Unpack:
             for number, entry in enumerate(self._known.entries(type="d")):
                 if number % 256 == 0:
                     self._control.checkpoint()
+                if not self._wants(entry.path):
+                    continue
                 self._manifest.add([self._row(entry)])
                 if not entry.path:
                     continue
@@ -273,7 +307,7 @@ class _Unpack:
             if number % 256 == 0:
                 self._control.checkpoint()
             is_further = entry.link_group not in (None, entry.path)
-            if not is_further and entry.type in "fd":
+            if not self._wants(entry.path) or (not is_further and entry.type in "fd"):
                 continue
             try:
                 self._make_other(entry, is_further)

@@ -142,7 +142,7 @@ class _Upload:
             for names in scan(self._source):
                 self._directory(names)
             check_groups(manifest)
-            for paths in groups(manifest):
+            for paths, _ in groups(manifest):
                 self._group(paths)
             self._end_pack()
             self._settle()

@@ -1,0 +1,51 @@
+"""Some files of a snapshot on flash, as a job asks for them; from the command to their deletion."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.daemon_process import DaemonProcess
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
+    daemon = DaemonProcess(tmp_path)
+    root = tmp_path / "flash" / "datasets" / "ds" / "v1"
+    for directory in ("train", "val"):
+        (root / directory).mkdir(parents=True)
+        for number in range(3):
+            (root / directory / f"{number}.jpg").write_bytes(f"{directory}{number}".encode() * 999)
+    daemon.start()
+    yield daemon
+    daemon.close()
+
+
+def test_a_job_has_its_files_on_flash_until_its_lease_ends(daemon: DaemonProcess) -> None:
+    daemon.wait_for_residency("ds/v1", "resident")
+    daemon.wait_until(lambda: daemon.cli("release", "ds/v1").returncode == 0, "it is settled")
+    daemon.wait_for_residency("ds/v1", "migrated")
+    warmed = daemon.cli("warm", "ds/v1", "--only", "val", "--wait", "--lease", "1h")
+    assert warmed.returncode == 0, warmed.stderr
+    path = Path(warmed.stdout.strip())
+    assert sorted(p.relative_to(path).as_posix() for p in path.rglob("*.jpg")) == [
+        "val/0.jpg",
+        "val/1.jpg",
+        "val/2.jpg",
+    ]
+    assert (path / "val" / "2.jpg").read_bytes() == b"val2" * 999
+    assert path.stat().st_dev == os.stat(daemon.base / "flash").st_dev
+    assert daemon.snapshot("ds/v1")["residency"] == "migrated"
+    daemon.kill()
+    daemon.start()
+    again = daemon.cli("warm", "ds/v1", "--only", "val", "--json")
+    assert f'"path": "{path}"' in again.stdout
+    refused = daemon.cli("warm", "ds/v1", "--only", "vla")
+    assert (refused.returncode, "no file of the copy matches vla" in refused.stderr) == (4, True)
+    for lease in daemon.get("/v1/leases").json()["items"]:
+        daemon.request("DELETE", f"/v1/leases/{lease['id']}")
+    daemon.wait_until(lambda: not path.exists(), "the part is deleted")
+    assert daemon.snapshot("ds/v1")["residency"] == "migrated"

@@ -100,7 +100,8 @@ $(VENV)/.made:
 # command:package
 NEEDED := mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mkfs.btrfs:btrfs-progs setfacl:acl setfattr:attr rsync:rsync setcap:libcap2-bin \
 	losetup:mount unshare:util-linux promtool:prometheus prometheus-alertmanager:prometheus-alertmanager \
-	systemd-analyze:systemd systemd-nspawn:systemd-container dbus-daemon:dbus
+	systemd-analyze:systemd systemd-nspawn:systemd-container dbus-daemon:dbus \
+	groff:groff rpm:rpm
 
 system-packages:
 ifeq ($(CI),true)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Self
 
 from sqlalchemy import insert, select
 
-from tierd.catalog import effects, engine, events
+from tierd.catalog import effects, engine, events, remembering
 from tierd.catalog.lookup import dataset_must_exist, snapshot_by_id
 from tierd.catalog.schema import snapshot, transfer
 from tierd.catalog.session import Session
@@ -94,3 +95,19 @@ class Rebuilding(Session):
             )
             effects.apply(conn, added.id, found.placements, now=now)
             return snapshot_by_id(conn, added.id)
+
+    def take_over(self, backup: Path, *, is_there: Callable[[Path, int], bool], now: datetime) -> int:
+        """Enter what a backup knows and the tiers do not: uses, holds, announcements, phases, rates.
+
+        Args:
+            is_there: whether the directory at a path is still the one of that inode.
+
+        Returns:
+            of how many snapshots it knew something.
+
+        Raises:
+            NotFound: it is no backup of a catalog.
+            CatalogError: it is damaged, or of a newer tierd.
+        """
+        with remembering.opened(backup) as old, self._writing() as conn:
+            return remembering.take_over(conn, old, is_there=is_there, now=now)

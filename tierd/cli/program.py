@@ -13,6 +13,7 @@ import click
 from tierd import __version__
 from tierd.cli.announcing import announce, announcements, schedules
 from tierd.cli.auditing import audit
+from tierd.cli.backing_up import backup
 from tierd.cli.demo import demo
 from tierd.cli.doctor import doctor
 from tierd.cli.fetching import fetch
@@ -38,7 +39,7 @@ _VERBS = (
     ("Use", (top, accesses, heatmap, history, access)),
     ("Announced", (announce, announcements, schedules)),
     ("Moving", (migrate, release, transfers, cancel, pause, resume, phase)),
-    ("Care", (audit, rebuild)),
+    ("Care", (audit, backup, rebuild)),
     ("Daemon", (run, check_config, doctor, demo)),
 )
 

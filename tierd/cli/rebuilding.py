@@ -25,9 +25,15 @@ _HEAD = ("SNAPSHOT", "TIER", "LOCATION", "SIZE", "AS OF", "STATE", "WHAT IS DONE
 
 @click.command("rebuild")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@click.option(
+    "--backup",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="A backup of the catalog (`tierd backup`): uses, pins, leases, announcements and phases come from it.",
+)
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def rebuild(dry_run: bool, config: Path | None, as_json: bool) -> None:
+def rebuild(dry_run: bool, backup: Path | None, config: Path | None, as_json: bool) -> None:
     """Fill a new catalog from what lies on the tiers.
 
     For a machine whose database was lost, and for another machine that has the tiers (the disks, the bucket). Every
@@ -35,9 +41,13 @@ def rebuild(dry_run: bool, config: Path | None, as_json: bool) -> None:
     its fastest copy. Nothing that lies anywhere is replaced or deleted; what cannot be restored is listed with the
     reason. The daemon must not run, and the catalog must be new or empty.
 
+    The tiers say where everything lies, also what moved after a backup was made. A backup adds what they do not know:
+    uses, pins, leases, announcements, phases and measured rates. Its events and transfers stay in the backup.
+
     \b
     tierd rebuild --dry-run
     tierd rebuild && systemctl start tierd
+    tierd rebuild --backup /mnt/hdd/tierd-backup.db
     """
     from tierd.config import Mounts, config_path, load
     from tierd.move.rebuild import look, plan
@@ -48,7 +58,9 @@ def rebuild(dry_run: bool, config: Path | None, as_json: bool) -> None:
             found = look(loaded, work)
         planned = plan(found)
     else:
-        found, planned = _rebuild(loaded)
+        found, planned, remembered = _rebuild(loaded, backup)
+        if backup is not None:
+            say(f"{backup} knew {remembered} snapshot{'' if remembered == 1 else 's'} that are still there")
     if as_json:
         click.echo(json.dumps(_as_json(loaded, found, planned, is_dry_run=dry_run), indent=2))
     else:
@@ -56,7 +68,7 @@ def rebuild(dry_run: bool, config: Path | None, as_json: bool) -> None:
     _tell(loaded, found, planned, is_dry_run=dry_run)
 
 
-def _rebuild(config: Config) -> tuple[Found, Plan]:
+def _rebuild(config: Config, backup: Path | None) -> tuple[Found, Plan, int]:
     from tierd.catalog import Catalog
     from tierd.move.rebuild import apply, look, plan
 
@@ -75,8 +87,8 @@ def _rebuild(config: Config) -> tuple[Found, Plan]:
         with working.shown() as work:
             found = look(config, work)
         planned = plan(found)
-        apply(planned, found, config, catalog, now=datetime.now(UTC))
-    return found, planned
+        remembered = apply(planned, found, config, catalog, now=datetime.now(UTC), backup=backup)
+    return found, planned, remembered
 
 
 def _show(planned: Plan) -> None:

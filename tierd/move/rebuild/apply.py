@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from datetime import datetime
+from pathlib import Path
 
 from tierd.catalog import Catalog, Restored
+from tierd.catalog.remembering import opened
 from tierd.config import Config
 from tierd.errors import SourceGone
 from tierd.fs.linux import rename_noreplace
@@ -19,13 +22,25 @@ from tierd.storage.posix.homepath import open_below
 from tierd.storage.posix.identity import PRIVATE
 
 
-def apply(plan: Plan, found: Found, config: Config, catalog: Catalog, *, now: datetime) -> None:
+def apply(
+    plan: Plan, found: Found, config: Config, catalog: Catalog, *, now: datetime, backup: Path | None = None
+) -> int:
     """Make the paths lead to their copies, and enter everything into the catalog, which must be empty.
 
+    Args:
+        backup: an older catalog; what the tiers do not know is taken from it.
+
+    Returns:
+        of how many snapshots the backup knew something.
+
     Raises:
+        NotFound: the backup is none; nothing was done.
         StorageError, SourceGone: a path could not be made to lead to its copy; the catalog is still empty.
         CatalogError
     """
+    if backup is not None:
+        with opened(backup):  # a faulty one is told before anything is done
+            pass
     for restore in plan.restored:
         _lead(restore, config)
     catalog.configure(config.tiers, config.datasets)
@@ -34,6 +49,15 @@ def apply(plan: Plan, found: Found, config: Config, catalog: Catalog, *, now: da
             catalog.set_tier_identity(name, uuid)
         for restore in plan.restored:
             catalog.restore_snapshot(_restored(restore, now), now=now)
+        return 0 if backup is None else catalog.take_over(backup, is_there=_is_there, now=now)
+
+
+def _is_there(path: Path, inode: int) -> bool:
+    try:
+        st = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(st.st_mode) and st.st_ino == inode
 
 
 def _restored(restore: Restore, now: datetime) -> Restored:

@@ -49,3 +49,17 @@ def test_a_job_has_its_files_on_flash_until_its_lease_ends(daemon: DaemonProcess
         daemon.request("DELETE", f"/v1/leases/{lease['id']}")
     daemon.wait_until(lambda: not path.exists(), "the part is deleted")
     assert daemon.snapshot("ds/v1")["residency"] == "migrated"
+
+
+def test_of_what_is_at_home_on_a_slow_tier_and_was_never_copied(daemon: DaemonProcess) -> None:
+    root = daemon.hdd / "archive" / "old"
+    (root / "val").mkdir(parents=True)
+    (root / "val" / "0.jpg").write_bytes(b"right" * 999)
+    (root / "rest").write_bytes(b"not asked for")
+    daemon.wait_until(lambda: "archive/old" in daemon.cli("ls").stdout, "it is found")
+    warmed = daemon.cli("warm", "archive/old", "--only", "*.jpg", "--wait")
+    assert warmed.returncode == 0, warmed.stderr
+    path = Path(warmed.stdout.strip())
+    assert [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()] == ["val/0.jpg"]
+    assert (path / "val" / "0.jpg").read_bytes() == b"right" * 999
+    assert (root / "rest").read_bytes() == b"not asked for"

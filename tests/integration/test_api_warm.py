@@ -14,6 +14,7 @@ import pytest
 
 from tests.api_world import FLASH, GB, HDD, ApiWorld, S, api_world, client_of, connect, listening
 from tierd.model.effect import DropPlacement, PutPart
+from tierd.model.observation import AccessBatch
 from tierd.model.part import PartSize, location_of
 from tierd.model.transfer import TransferId, TransferKind
 from tierd.serve import Progress
@@ -312,3 +313,19 @@ def test_parts_go_with_the_last_hold(world: ApiWorld, client: httpx.Client) -> N
     client.delete(f"/v1/leases/{second['id']}")
     assert [part.only for part in world.catalog.drop_parts(world.now)] == [("val",)]
     assert ok(client.post(WARM, json={"only": ["val"]}))["answer"] == "accepted"
+
+
+def test_a_part_of_what_was_written_to_since_is_brought_anew(world: ApiWorld, client: httpx.Client) -> None:
+    v1 = world.add_migrated("v1")
+    world.ports.parts[("val",)] = PartSize(files=2, size_bytes=GB)
+    first = ok(client.post(WARM, json={"only": ["val"]}))
+    part_comes(world, first["transfer"]["id"])
+    world.later(minutes=5)
+    seen = AccessBatch(snapshot_id=v1.id, written_at=world.now, writes=1)
+    world.catalog.record_access([seen], now=world.now)
+    world.later(minutes=5)
+    again = ok(client.post(WARM, json={"only": ["val"]}))
+    assert (again["answer"], again["path"] != first["path"]) == ("accepted", True)
+    part_comes(world, again["transfer"]["id"])
+    ready = ok(client.post(WARM, json={"only": ["val"]}))
+    assert (ready["answer"], ready["path"]) == ("ready", again["path"])

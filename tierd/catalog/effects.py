@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from tierd.catalog import events, rows
-from tierd.catalog.lookup import snapshot_by_id, tier_must_exist
+from tierd.catalog.lookup import snapshot_by_id, tier_must_exist, transfer_by_id
 from tierd.catalog.schema import part, placement, snapshot
 from tierd.catalog.session import Session
 from tierd.errors import Conflict
@@ -121,7 +121,7 @@ def _put_part(conn: Connection, about: Snapshot, put: PutPart, now: datetime) ->
             content_id=put.content_id,
             entries=put.entries,
             size_bytes=put.size_bytes,
-            made_at=now,
+            as_of=transfer_by_id(conn, put.transfer_id).created_at,
         )
     )
     detail: Detail = {"tier": put.tier, "location": put.location, "size_bytes": put.size_bytes}

@@ -111,7 +111,7 @@ def part(r: AnyRow) -> Part:
         content_id=r.content_id,
         entries=r.entries,
         size_bytes=r.size_bytes,
-        made_at=r.made_at,
+        as_of=r.as_of,
     )
 
 

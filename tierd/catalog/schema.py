@@ -335,7 +335,7 @@ part = Table(
     Column("content_id", Text, nullable=False),
     Column("entries", Integer, nullable=False),
     Column("size_bytes", Integer, nullable=False),
-    Column("made_at", Time, nullable=False),
+    Column("as_of", Time, nullable=False),
     Index("part_of_snapshot", "snapshot_id"),
 )
 

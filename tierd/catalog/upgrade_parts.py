@@ -93,7 +93,7 @@ CREATE TABLE part (
     content_id TEXT NOT NULL,
     entries INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL,
-    made_at INTEGER NOT NULL,
+    as_of INTEGER NOT NULL,
     PRIMARY KEY (transfer_id),
     FOREIGN KEY(transfer_id) REFERENCES transfer (id),
     FOREIGN KEY(snapshot_id) REFERENCES snapshot (id),

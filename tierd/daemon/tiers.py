@@ -9,15 +9,15 @@ from datetime import datetime
 
 from tierd.catalog import Catalog
 from tierd.daemon.remote import Remote
-from tierd.errors import Interrupted, NotFound, TierdError, TierOffline
+from tierd.errors import Interrupted, TierdError, TierOffline
 from tierd.model.dataset import Snapshot
 from tierd.model.part import PartSize
 from tierd.model.placement import Placement
 from tierd.model.tier import Tier, TierKind, TierName, TierUsage
 from tierd.observe.usage import usage as measure_usage
-from tierd.storage.base import Site, Storage
+from tierd.storage.base import Site, Storage, Tree
 from tierd.storage.control import Control
-from tierd.storage.patterns import wanted_size
+from tierd.storage.patterns import wanted_in_tree, wanted_size
 from tierd.storage.posix.identity import establish_identity
 from tierd.storage.posix.store import PosixStorage
 
@@ -104,11 +104,11 @@ class Tiers:
         return usage is not None and usage.is_online
 
     def measure(self, snapshot: Snapshot, placement: Placement, only: tuple[str, ...]) -> PartSize:
-        """How much the chosen files of a cold copy come to, by its manifest.
+        """How much the chosen files of a cold copy come to.
 
         Raises:
-            NotFound: none matches, or the copy has no manifest.
-            TierdError: the manifest cannot be read.
+            NotFound: none matches.
+            TierdError: the copy cannot be read.
         """
         tier = next(t for t in self._tiers if t.name == placement.tier)
         site = Site(
@@ -118,14 +118,14 @@ class Tiers:
             location=placement.location,
             home_path=None if placement.location is not None else bytes(snapshot.path),
         )
-        manifest = _open(tier, self._catalog.tier_identity(tier.name) or "").manifest(site)
-        if manifest is None:
-            raise NotFound(
-                f"the copy of {snapshot.ref} on tier {tier.name} has no manifest",
-                hint=f"`tierd migrate {snapshot.ref}` makes a copy that has one.",
-            )
-        with manifest:
-            return wanted_size(manifest, only)
+        storage = _open(tier, self._catalog.tier_identity(tier.name) or "")
+        manifest = storage.manifest(site)
+        if manifest is not None:
+            with manifest:
+                return wanted_size(manifest, only)
+        with storage.reading(site) as source:  # at home, and never copied
+            assert isinstance(source, Tree)
+            return wanted_in_tree(source.fd, only)
 
     def sweep(self, live_keys: Callable[[], set[str]], control: Control) -> None:
         """Remove what transfers left behind that are not live any more; deleting may take long."""

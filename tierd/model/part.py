@@ -20,6 +20,7 @@ class Part:
         transfer_id, key: of the transfer that brought it.
         location: below the tier's root.
         only: the patterns that were asked for.
+        as_of: when it was asked for: what changed in the snapshot since then may not be in it.
     """
 
     transfer_id: TransferId
@@ -31,7 +32,7 @@ class Part:
     content_id: str
     entries: int
     size_bytes: int
-    made_at: datetime
+    as_of: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,11 +60,15 @@ class Sessions:
 def _key(path: Path) -> bytes:
     made = secrets.token_bytes(_KEY_BYTES)
     with contextlib.suppress(OSError):
-        with contextlib.suppress(FileExistsError):
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(made)
-        kept = path.read_bytes()
-        if len(kept) == _KEY_BYTES:
-            return kept
+        with contextlib.suppress(FileNotFoundError):
+            kept = path.read_bytes()
+            if len(kept) == _KEY_BYTES:  # a crash of the machine may have left an empty one
+                return kept
+        part = path.with_name(f"{path.name}.part")
+        part.unlink(missing_ok=True)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+            file.write(made)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
     return made

@@ -158,11 +158,13 @@ class Warming:
         return None
 
     def part(self, wish: LeaseWish) -> Part | None:
-        """The part that is wished, where it is there."""
+        """The part that is wished, where it is there and nothing was written to the snapshot since."""
         if not wish.only:
             return None
-        parts = self._catalog.parts(self._catalog.snapshot(wish.ref).id)
-        return next((part for part in parts if part.only == wish.only), None)
+        snapshot = self._catalog.snapshot(wish.ref)
+        changed_at = max(snapshot.changed_at, snapshot.written_at or snapshot.changed_at)
+        parts = self._catalog.parts(snapshot.id)
+        return next((part for part in parts if part.only == wish.only and part.as_of >= changed_at), None)
 
     def must_measure(self, wish: LeaseWish) -> tuple[Snapshot, Placement] | None:
         """For a wish for a part that is not there: the copy whose manifest tells how large it is.

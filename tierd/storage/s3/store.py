@@ -64,8 +64,7 @@ class S3Storage:
 
     def attach(self) -> None:
         with translated(str(self.settings.state)):
-            for place in _PLACES:
-                (self.settings.state / place).mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_places()
         check_identity(self.bucket, self.identity)
 
     # -- copying in ----------------------------------------------------------------------------------------
@@ -347,6 +346,7 @@ class S3Storage:
         removed = []
         check_identity(self.bucket, self.identity)
         with translated(str(self.settings.state)):
+            self._make_places()
             staged, trash = (sorted(os.listdir(self.settings.state / place)) for place in ("staging", "trash"))
         keys = live()
         for name in staged:
@@ -360,6 +360,10 @@ class S3Storage:
         return removed
 
     # -- local files -------------------------------------------------------------------------------------------
+
+    def _make_places(self) -> None:
+        for place in _PLACES:
+            (self.settings.state / place).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _patience(self, control: Control) -> Patience:
         patience = Patience(control)

@@ -221,8 +221,8 @@ def test_pages_of_transfers_are_newest_first(world: World) -> None:
         "UPDATE transfer SET only = '[]'",  # only a recall brings a part
         "INSERT INTO transfer SELECT id + 1, key || 'x', snapshot_id, kind, 'copying', source, destination, release,"
         " priority, reason, requested_by, attempt, not_before, error, error_code, bytes_total, bytes_done, files_total,"
-        " files_done, first, only, restore_cost, waits_for, expected_at, is_paused, cancel_requested, created_at, started_at,"
-        " advanced_at, finished_at, due_at FROM transfer",
+        " files_done, first, only, restore_cost, waits_for, expected_at, is_paused, cancel_requested, created_at,"
+        " started_at, advanced_at, finished_at, due_at FROM transfer",
     ],
 )
 def test_database_itself_refuses_what_must_never_be(world: World, statement: str) -> None:

@@ -116,6 +116,33 @@ def test_it_stays_while_somebody_holds_the_snapshot_and_goes_afterwards(world: W
     assert world.litter() == []
 
 
+@pytest.mark.parametrize("how", ["a new file", "a changed file", "a file open for writing"])
+def test_what_somebody_wrote_to_it_is_kept(tmp_path: Path, how: str) -> None:
+    world = World(tmp_path)
+    snapshot = world.make("v1")
+    assert is_done(world.release(snapshot))
+    assert is_done(world.run(ordered(world, snapshot, "f0", "sub")))
+    _, path = part_of(world, snapshot)
+    with (path / "f0").open("ab") as writer:
+        match how:
+            case "a new file":
+                (path / "sub" / "result").write_bytes(b"of hours of work")
+            case "a changed file":
+                writer.write(b"more")
+                writer.flush()
+        if how != "a file open for writing":
+            writer.close()
+        world.catalog.drop_parts(world.now)
+        assert world.sweep() == []
+    assert not path.exists()
+    (kept,) = (world.roots[FLASH] / ".tierd" / "kept").iterdir()
+    assert (kept / "f0").stat().st_size == (3004 if how == "a changed file" else 3000)
+    assert (kept / "sub" / "result").exists() is (how == "a new file")
+    assert world.sweep() == []
+    assert kept.exists()
+    world.close()
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_worker_killed_at_any_step_goes_on(world: World, cold: Snapshot, step: str) -> None:
     lease = world.catalog.grant_lease(snapshot_id=cold.id, holder="job", ttl=HOUR, now=world.now)

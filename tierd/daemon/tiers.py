@@ -134,8 +134,11 @@ class Tiers:
             if identity is None or not self.is_online(tier.name):
                 continue
             try:
-                for name in _open(tier, identity).sweep(live_keys, control):
+                storage = _open(tier, identity)
+                for name in storage.sweep(live_keys, control):
                     log.info("tier %s: removed leftover %s", tier.name, name)
+                for path in storage.kept:
+                    log.warning("tier %s: somebody had written to a part: it was kept at %s", tier.name, path)
             except Interrupted:
                 raise
             except TierdError as error:

@@ -104,7 +104,7 @@ class Storage(Protocol):
 
     @property
     def kept(self) -> Collection[str]:
-        """Where `publish` put stale copies that somebody had written to."""
+        """Where `publish` put stale copies, and `sweep` parts, that somebody had written to."""
 
     def asked(self) -> Mapping[str, Counts]:
         """Requests made of a store so far, by operation; empty for a tier that is asked nothing."""

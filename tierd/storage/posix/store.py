@@ -6,8 +6,9 @@
     <root>/.tierd/staging/<transfer>/    copies in the making: `tree` and `manifest.db`
     <root>/.tierd/aside/<snapshot>       the slot beside the path of a snapshot at home here
     <root>/.tierd/manifests/<snapshot>.db
+    <root>/.tierd/parts/<transfer>.db    manifests of parts: what tierd put there, and may delete
     <root>/.tierd/trash/<transfer>       authorised for deletion
-    <root>/.tierd/kept/<snapshot>.<…>    stale copies that somebody had written to: for people to look at
+    <root>/.tierd/kept/<snapshot>.<…>    stale copies, and parts, that somebody had written to: for people to look at
 
 The order of `publish`, in which a crash at any point leaves something that the next call finishes:
  1. write into the staged manifest where the copy will go          (durable)
@@ -25,7 +26,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from tierd.errors import Corrupt, Denied, SourceBusy, SourceChanged, SourceGone, StorageError
+from tierd.errors import Corrupt, Denied, NotFound, SourceBusy, SourceChanged, SourceGone, StorageError
 from tierd.fs.linux import rename_exchange, rename_noreplace
 from tierd.fs.walk import open_root, show, translate, translated
 from tierd.model.dataset import SnapshotRef
@@ -45,7 +46,7 @@ from tierd.storage.posix.trash import delete_tree
 from tierd.storage.posix.verify import verify_copy
 
 TREE, MANIFEST = "tree", "manifest.db"
-_PLACES = ("staging", "aside", "manifests", "trash")
+_PLACES = ("staging", "aside", "manifests", "parts", "trash")
 
 
 class PosixStorage:
@@ -267,16 +268,27 @@ class PosixStorage:
             except FileExistsError:
                 if not path.is_dir() or path.is_symlink():
                     raise
-            fd = open_below(self.root, os.fsencode(path))
+            fd = self._open_own(path)
             try:
-                if os.fstat(fd).st_uid != os.geteuid():
-                    raise Denied(
-                        f"{path} belongs to another user, who could move copies under tierd's feet",
-                        hint="Remove it, or give it to the user that runs tierd.",
-                    )
                 fence(fd, like_fd)
             finally:
                 os.close(fd)
+
+    def _open_own(self, path: Path) -> int:
+        """Open a directory of tierd's among those of others.
+
+        Raises:
+            Denied: somebody else owns it.
+            SourceGone: a link is on the way.
+        """
+        fd = open_below(self.root, os.fsencode(path))
+        if os.fstat(fd).st_uid != os.geteuid():
+            os.close(fd)
+            raise Denied(
+                f"{path} belongs to another user, who could move copies under tierd's feet",
+                hint="Remove it, or give it to the user that runs tierd.",
+            )
+        return fd
 
     # -- parts ---------------------------------------------------------------------------------------------
 
@@ -289,17 +301,22 @@ class PosixStorage:
         staging, location = self.staging(transfer_key), location_of(site.dataset, transfer_key)
         target = self.root / location
         top = target.parent.parent
-        with translated(str(top)), contextlib.suppress(FileExistsError):
-            top.mkdir(mode=0o711)
-            top.chmod(0o711)
-            fsync_directory(self.root)
-        os.close(open_below(self.root, os.fsencode(top)))  # not through a link
+        with translated(str(top)):
+            with contextlib.suppress(FileExistsError):
+                top.mkdir(mode=0o711)
+                fsync_directory(self.root)
+            fd = self._open_own(top)
+            try:
+                os.fchmod(fd, 0o711)
+            finally:
+                os.close(fd)
         self._fence(target.parent, like_fd)
         with Manifest.open(staging / MANIFEST) as manifest:
             root = manifest.root_stamp("copy")
             if root is None:
                 raise Corrupt(f"the staged part of {site.dataset}/{site.name} was never verified")
             manifest.set_meta({"location": location})
+            self._save_part_manifest(transfer_key, manifest)
             parent = open_below(self.root, os.fsencode(target.parent))
             try:
                 with translated(str(target)):
@@ -324,18 +341,56 @@ class PosixStorage:
                 size_bytes=totals.size_bytes,
             )
 
-    def _drop_part(self, part: Path, control: Control) -> None:
-        gone = self._free("trash", f"{part.name}.part")
-        parent = open_below(self.root, os.fsencode(part.parent))
-        trash = open_root(os.fsencode(gone.parent))
+    def _part_manifest(self, transfer_key: str) -> Path:
+        return self.private / "parts" / f"{transfer_key}.db"
+
+    def _save_part_manifest(self, transfer_key: str, manifest: Manifest) -> None:
+        """Before the tree is there: nothing is ever in its place of which is not known what tierd put there."""
+        path = self._part_manifest(transfer_key)
+        part = path.with_suffix(".part")
+        with translated(str(path)):
+            delete_manifest(part)
+            manifest.copy_to(part).close()
+            part.rename(path)
+            fsync_directory(path.parent)
+
+    def _drop_part(self, part: Path, control: Control) -> bool:
+        """Delete a part that is as it was made; what somebody wrote to it is nowhere else: keep that.
+
+        It is proven where it is kept, out of reach by its path; a crash in between leaves it there.
+        """
+        (self.private / "kept").mkdir(mode=0o700, exist_ok=True)
+        kept = self._free("kept", f"part.{part.name}")
+        parent, place = open_below(self.root, os.fsencode(part.parent)), open_root(os.fsencode(kept.parent))
         try:
-            rename_noreplace(parent, os.fsencode(part.name), trash, os.fsencode(gone.name))
+            rename_noreplace(parent, os.fsencode(part.name), place, os.fsencode(kept.name))
+            os.fsync(place)
+            os.fsync(parent)
         finally:
             os.close(parent)
-            os.close(trash)
-        self._delete(gone.name, control.checkpoint)
+            os.close(place)
         with contextlib.suppress(OSError):  # others are in it
             part.parent.rmdir()
+        is_untouched = self._is_part_untouched(kept, part.name, control)
+        if is_untouched:
+            gone = self._free("trash", f"{part.name}.part")
+            kept.rename(gone)
+            self._delete(gone.name, control.checkpoint)
+        else:
+            self.kept.append(str(kept))
+        delete_manifest(self._part_manifest(part.name))
+        return is_untouched
+
+    def _is_part_untouched(self, tree: Path, transfer_key: str, control: Control) -> bool:
+        fd = open_root(os.fsencode(tree))
+        try:
+            with Manifest.open(self._part_manifest(transfer_key)) as manifest:
+                prove_unchanged(fd, manifest, stamps="copy", leases="writers", control=control)
+        except (Corrupt, NotFound, SourceChanged, SourceBusy):
+            return False
+        finally:
+            os.close(fd)
+        return True
 
     def _put_away(self, stale: Path, transfer_key: str, site: Site) -> None:
         """To the trash with a stale copy that is as it was made; what somebody wrote to it is nowhere else: keep it."""
@@ -466,10 +521,8 @@ class PosixStorage:
             staged, trash = (sorted(os.listdir(self.private / place)) for place in ("staging", "trash"))
             parts = list_parts(self.root)
             keys = live()
-            for part in parts:
-                if part.name not in keys:
-                    self._drop_part(part, control)
-                    removed.append(str(part.relative_to(self.root)))
+            dropped = (part for part in parts if part.name not in keys and self._drop_part(part, control))
+            removed += [str(part.relative_to(self.root)) for part in dropped]
             for name in staged:
                 if name not in keys:
                     self.discard(name, control)

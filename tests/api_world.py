@@ -26,7 +26,7 @@ from tierd.model.dataset import Dataset, Snapshot, SnapshotId, SnapshotRef
 from tierd.model.effect import DropPlacement, PutPlacement
 from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, Measure
-from tierd.model.part import PartSize
+from tierd.model.part import Part, PartSize
 from tierd.model.phase import by_phase
 from tierd.model.placement import Placement, PlacementState
 from tierd.model.policy import Policy
@@ -61,6 +61,7 @@ class FakePorts:
     wakes: int = 0
     disks: Busy = field(default_factory=Busy)
     told: list[AccessBatch] = field(default_factory=list)
+    touched: set[str] = field(default_factory=set)
     parts: dict[tuple[str, ...], PartSize] = field(default_factory=dict)
 
     def accessed(self, batches: Sequence[AccessBatch]) -> None:
@@ -108,6 +109,9 @@ class FakePorts:
         if only not in self.parts:
             raise NotFound(f"no file of the copy matches {', '.join(only)}")
         return self.parts[only]
+
+    def is_untouched(self, part: Part) -> bool:
+        return part.key not in self.touched
 
     def estimate(self, source: TierName, destination: TierName, size_bytes: int, files: int) -> float | None:
         return None if self.rate is None else size_bytes / self.rate

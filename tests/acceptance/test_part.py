@@ -43,11 +43,20 @@ def test_a_job_has_its_files_on_flash_until_its_lease_ends(daemon: DaemonProcess
     daemon.start()
     again = daemon.cli("warm", "ds/v1", "--only", "val", "--json")
     assert f'"path": "{path}"' in again.stdout
+    (path / "val" / "0.jpg").write_bytes(b"not what the snapshot has")
+    other = daemon.cli("warm", "ds/v1", "--only", "val", "--wait")
+    assert other.returncode == 0, other.stderr
+    assert (Path(other.stdout.strip()) / "val" / "0.jpg").read_bytes() == b"val0" * 999
     refused = daemon.cli("warm", "ds/v1", "--only", "vla")
     assert (refused.returncode, "no file of the copy matches vla" in refused.stderr) == (4, True)
     for lease in daemon.get("/v1/leases").json()["items"]:
         daemon.request("DELETE", f"/v1/leases/{lease['id']}")
-    daemon.wait_until(lambda: not path.exists(), "the part is deleted")
+    daemon.wait_until(lambda: not list((daemon.flash / ".tierd-parts").glob("*/*")), "the parts are gone")
+    assert not Path(other.stdout.strip()).exists()
+    place = daemon.flash / ".tierd" / "kept"
+    daemon.wait_until(lambda: len(list(place.iterdir())) == 1, "what nobody wrote to is deleted")
+    (kept,) = place.iterdir()
+    assert (kept / "val" / "0.jpg").read_bytes() == b"not what the snapshot has"
     assert daemon.snapshot("ds/v1")["residency"] == "migrated"
 
 

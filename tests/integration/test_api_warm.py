@@ -329,3 +329,17 @@ def test_a_part_of_what_was_written_to_since_is_brought_anew(world: ApiWorld, cl
     part_comes(world, again["transfer"]["id"])
     ready = ok(client.post(WARM, json={"only": ["val"]}))
     assert (ready["answer"], ready["path"]) == ("ready", again["path"])
+
+
+def test_a_part_that_somebody_wrote_to_is_given_to_nobody_else(world: ApiWorld, client: httpx.Client) -> None:
+    world.add_migrated("v1")
+    world.ports.parts[("val",)] = PartSize(files=2, size_bytes=GB)
+    first = ok(client.post(WARM, json={"only": ["val"]}))
+    part_comes(world, first["transfer"]["id"])
+    world.ports.touched.add(world.catalog.parts()[0].key)
+    again = ok(client.post(WARM, json={"only": ["val"]}))
+    assert (again["answer"], again["path"] != first["path"]) == ("accepted", True)
+    part_comes(world, again["transfer"]["id"])
+    ready = ok(client.post(WARM, json={"only": ["val"]}))
+    assert (ready["answer"], ready["path"]) == ("ready", again["path"])
+    assert len(world.catalog.parts()) == 2  # whoever has the first keeps it

@@ -33,7 +33,7 @@ from tierd.fs.process import numbers_alike
 from tierd.model.dataset import Snapshot
 from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, TrackerStatus
-from tierd.model.part import PartSize
+from tierd.model.part import Part, PartSize
 from tierd.model.placement import Placement
 from tierd.model.plan import Action, Step, View
 from tierd.model.pressure import Busy
@@ -318,6 +318,9 @@ class Daemon:
 
     def measure(self, snapshot: Snapshot, placement: Placement, only: tuple[str, ...]) -> PartSize:
         return self.tiers.measure(snapshot, placement, only)
+
+    def is_untouched(self, part: Part) -> bool:
+        return self.tiers.is_untouched(part)
 
     def estimate(self, source: TierName, destination: TierName, size_bytes: int, files: int) -> float | None:
         return self.mover.rates.estimate(source, destination, size_bytes, files)

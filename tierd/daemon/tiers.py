@@ -11,7 +11,7 @@ from tierd.catalog import Catalog
 from tierd.daemon.remote import Remote
 from tierd.errors import Interrupted, TierdError, TierOffline
 from tierd.model.dataset import Snapshot
-from tierd.model.part import PartSize
+from tierd.model.part import Part, PartSize
 from tierd.model.placement import Placement
 from tierd.model.tier import Tier, TierKind, TierName, TierUsage
 from tierd.observe.usage import usage as measure_usage
@@ -126,6 +126,15 @@ class Tiers:
         with storage.reading(site) as source:  # at home, and never copied
             assert isinstance(source, Tree)
             return wanted_in_tree(source.fd, only)
+
+    def is_untouched(self, part: Part) -> bool:
+        """Whether a part is there, and as it was made.
+
+        Raises:
+            TierdError: it cannot be looked at.
+        """
+        tier = next(t for t in self._tiers if t.name == part.tier)
+        return PosixStorage(tier.root, "").is_part_untouched(part.location, part.key)
 
     def sweep(self, live_keys: Callable[[], set[str]], control: Control) -> None:
         """Remove what transfers left behind that are not live any more; deleting may take long."""

@@ -1,8 +1,8 @@
 """What serve needs from parts it may not import; the daemon implements it.
 
-Every method but `measure` is called from several threads at once and on the way of a request: it must be thread-safe,
-must not touch a disk that may hang, and must return within a millisecond (from what the daemon last measured or was
-told).
+Every method but the last two is called from several threads at once and on the way of a request: it must be
+thread-safe, must not touch a disk that may hang, and must return within a millisecond (from what the daemon last
+measured or was told).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 from tierd.model.dataset import Snapshot
 from tierd.model.hold import Tie
 from tierd.model.observation import AccessBatch, TrackerStatus
-from tierd.model.part import PartSize
+from tierd.model.part import Part, PartSize
 from tierd.model.placement import Placement
 from tierd.model.pressure import Busy
 from tierd.model.s3 import Counts
@@ -80,4 +80,11 @@ class Ports(Protocol):
         Raises:
             NotFound: none matches.
             TierdError: the copy's manifest cannot be read.
+        """
+
+    def is_untouched(self, part: Part) -> bool:
+        """Whether a part is there, and as it was made. As `measure` it reads from a tier.
+
+        Raises:
+            TierdError: it cannot be looked at.
         """

@@ -19,7 +19,7 @@ from tierd.model.part import Part, PartSize, location_of
 from tierd.model.placement import Placement
 from tierd.model.plan import Action, Admission, Restore, SnapshotView, View, WarmAnswer
 from tierd.model.tier import TierKind, TierName
-from tierd.model.transfer import POLICY, Transfer, TransferKind
+from tierd.model.transfer import POLICY, Transfer, TransferId, TransferKind
 from tierd.serve.finding import Finder, Receipt, is_steady
 from tierd.serve.ports import Clock, Ports
 from tierd.serve.views import Views
@@ -29,8 +29,9 @@ from tierd.serve.views import Views
 class LeaseWish:
     """A lease somebody asks for. `request_key`: the same key renews the same lease; `restore`: an archived copy may
     be restored for it, which takes time and money; `first`: patterns of files that come before the others; `only`: of
-    those that come at all, and `size`: what they come to; `by`: when it must be there, or not be begun at all;
-    `urgency`: among wishes without a time, larger first; `tie`: what the lease ends with.
+    those that come at all, `size`: what they come to, and `not_parts`: parts that somebody wrote to; `by`: when it must
+    be there, or not be begun at all; `urgency`: among wishes without a time, larger first; `tie`: what the lease ends
+    with.
     """
 
     ref: SnapshotRef
@@ -42,6 +43,7 @@ class LeaseWish:
     first: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     size: PartSize | None = None
+    not_parts: frozenset[TransferId] = frozenset()
     by: datetime | None = None
     urgency: int = 0
     tie: Tie | None = None
@@ -164,7 +166,8 @@ class Warming:
         snapshot = self._catalog.snapshot(wish.ref)
         changed_at = max(snapshot.changed_at, snapshot.written_at or snapshot.changed_at)
         parts = self._catalog.parts(snapshot.id)
-        return next((part for part in parts if part.only == wish.only and part.as_of >= changed_at), None)
+        fitting = (p for p in parts if p.only == wish.only and p.as_of >= changed_at)
+        return next((p for p in fitting if p.transfer_id not in wish.not_parts), None)
 
     def must_measure(self, wish: LeaseWish) -> tuple[Snapshot, Placement] | None:
         """For a wish for a part that is not there: the copy whose manifest tells how large it is.

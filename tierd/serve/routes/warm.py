@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from tierd.errors import Conflict
 from tierd.model.dataset import Snapshot, SnapshotRef
 from tierd.model.hold import Hold
-from tierd.model.part import Part, PartSize
+from tierd.model.part import Part
 from tierd.serve import schemas as out
 from tierd.serve.asking import Named, Reader, Warmer, tie_of, ttl
 from tierd.serve.finding import Receipt
@@ -42,7 +42,7 @@ async def warm(request: Request, ref: Named, have: Have, caller: Warmer, body: o
     asked = body or out.WarmIn()
     wish = replace(_wish(ref, asked, caller.name), tie=tie_of(asked, caller, have.ports))
     if wish.only:
-        wish = replace(wish, size=await have.measurers.run(partial(_measure, have, wish)))
+        wish = await have.measurers.run(partial(_measured, have, wish))
     deadline = time.monotonic() + PATIENCE_S
     lease = None
     while True:
@@ -79,9 +79,12 @@ def _wish(ref: SnapshotRef, body: out.WarmIn, caller: str) -> LeaseWish:
     )
 
 
-def _measure(have: Parts, wish: LeaseWish) -> PartSize | None:
+def _measured(have: Parts, wish: LeaseWish) -> LeaseWish:
+    """The wish with what only the tiers tell: which parts somebody wrote to, and how large a new one would be."""
+    while (part := have.warming.part(wish)) is not None and not have.ports.is_untouched(part):
+        wish = replace(wish, not_parts=wish.not_parts | {part.transfer_id})
     copy = have.warming.must_measure(wish)
-    return None if copy is None else have.ports.measure(*copy, wish.only)
+    return wish if copy is None else replace(wish, size=have.ports.measure(*copy, wish.only))
 
 
 def _warm(have: Parts, wish: LeaseWish, lease: Hold | None) -> out.WarmOut | Leaving:

@@ -371,7 +371,7 @@ class PosixStorage:
             os.close(place)
         with contextlib.suppress(OSError):  # others are in it
             part.parent.rmdir()
-        is_untouched = self._is_part_untouched(kept, part.name, control)
+        is_untouched = self._is_part_untouched(kept, part.name, "writers", control)
         if is_untouched:
             gone = self._free("trash", f"{part.name}.part")
             kept.rename(gone)
@@ -381,11 +381,18 @@ class PosixStorage:
         delete_manifest(self._part_manifest(part.name))
         return is_untouched
 
-    def _is_part_untouched(self, tree: Path, transfer_key: str, control: Control) -> bool:
-        fd = open_root(os.fsencode(tree))
+    def is_part_untouched(self, location: str, transfer_key: str) -> bool:
+        """Whether a part is there, and as it was made."""
+        try:
+            return self._is_part_untouched(self.root / location, transfer_key, None, Unlimited())
+        except SourceGone:
+            return False
+
+    def _is_part_untouched(self, tree: Path, transfer_key: str, leases: Leases | None, control: Control) -> bool:
+        fd = open_below(self.root, os.fsencode(tree))
         try:
             with Manifest.open(self._part_manifest(transfer_key)) as manifest:
-                prove_unchanged(fd, manifest, stamps="copy", leases="writers", control=control)
+                prove_unchanged(fd, manifest, stamps="copy", leases=leases, control=control)
         except (Corrupt, NotFound, SourceChanged, SourceBusy):
             return False
         finally:
@@ -519,10 +526,13 @@ class PosixStorage:
         check_identity(self.root, self.identity)  # another store's staging area is none of ours
         with translated(str(self.private)):
             staged, trash = (sorted(os.listdir(self.private / place)) for place in ("staging", "trash"))
-            parts = list_parts(self.root)
+            parts, made = list_parts(self.root), sorted(os.listdir(self.private / "parts"))
             keys = live()
             dropped = (part for part in parts if part.name not in keys and self._drop_part(part, control))
             removed += [str(part.relative_to(self.root)) for part in dropped]
+            for name in made:  # also those whose trees never came
+                if name.partition(".")[0] not in keys:
+                    delete_manifest(self.private / "parts" / name)
             for name in staged:
                 if name not in keys:
                     self.discard(name, control)

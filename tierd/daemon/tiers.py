@@ -19,6 +19,7 @@ from tierd.storage.base import Site, Storage, Tree
 from tierd.storage.control import Control
 from tierd.storage.patterns import wanted_in_tree, wanted_size
 from tierd.storage.posix.identity import establish_identity
+from tierd.storage.posix.partstore import PartStore
 from tierd.storage.posix.store import PosixStorage
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ class Tiers:
             TierdError: it cannot be looked at.
         """
         tier = next(t for t in self._tiers if t.name == part.tier)
-        return PosixStorage(tier.root, "").is_part_untouched(part.location, part.key)
+        return PartStore(tier.root).is_untouched(part.location, part.key)
 
     def sweep(self, live_keys: Callable[[], set[str]], control: Control) -> None:
         """Remove what transfers left behind that are not live any more; deleting may take long."""

@@ -15,8 +15,9 @@ from tierd.move.audit.values import Finding, Held, Kind, Known, Round
 from tierd.storage.found import FoundCopy, Unreadable
 from tierd.storage.manifest import Manifest, delete_manifest
 from tierd.storage.posix.found import directory_inode, find_copies
+from tierd.storage.posix.partstore import PartStore
 from tierd.storage.posix.prove import prove_unchanged
-from tierd.storage.posix.store import PosixStorage, list_parts, side_of
+from tierd.storage.posix.store import PosixStorage, side_of
 from tierd.storage.posix.verify import verify_copy
 
 _CHANGED = (
@@ -122,7 +123,7 @@ class Trees:
     def _litter(self) -> Iterator[Finding]:
         staged = [("unfinished copy of a transfer that is over", path) for path in self._listed("staging")]
         trash = [("copy that was to be deleted", path) for path in self._listed("trash")]
-        parts = [("part of a snapshot that nobody holds", path) for path in list_parts(self._round.tier.root)]
+        parts = [("part of a snapshot that nobody holds", path) for path in PartStore(self._round.tier.root).listed()]
         # Asked after it was listed: a transfer that began meanwhile is live now.
         known = Known.read(self._round.catalog)
         for what, path in [*staged, *trash, *parts]:

@@ -1,12 +1,11 @@
 """The posix driver: a tier that is a directory of a local file system.
 
     <root>/<dataset>/<snapshot>          copies of snapshots whose home is another tier: plain trees
-    <root>/.tierd-parts/<dataset>/<transfer>  some files of a snapshot, for its holders: trees that users may enter
     <root>/.tierd/tier.json              the identity
     <root>/.tierd/staging/<transfer>/    copies in the making: `tree` and `manifest.db`
     <root>/.tierd/aside/<snapshot>       the slot beside the path of a snapshot at home here
     <root>/.tierd/manifests/<snapshot>.db
-    <root>/.tierd/parts/<transfer>.db    manifests of parts: what tierd put there, and may delete
+    <root>/.tierd/parts/<transfer>.db    and <root>/.tierd-parts: see `partstore`
     <root>/.tierd/trash/<transfer>       authorised for deletion
     <root>/.tierd/kept/<snapshot>.<…>    stale copies, and parts, that somebody had written to: for people to look at
 
@@ -26,20 +25,20 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from tierd.errors import Corrupt, Denied, NotFound, SourceBusy, SourceChanged, SourceGone, StorageError
+from tierd.errors import Corrupt, SourceBusy, SourceChanged, SourceGone, StorageError
 from tierd.fs.linux import rename_exchange, rename_noreplace
 from tierd.fs.walk import open_root, show, translate, translated
 from tierd.model.dataset import SnapshotRef
-from tierd.model.part import PARTS, location_of
 from tierd.model.s3 import Counts
 from tierd.storage.base import CopyLimits, Leases, Published, Site, Source, Tree
 from tierd.storage.control import Control, Rate, Unlimited
 from tierd.storage.manifest import Manifest, Side, delete_manifest
 from tierd.storage.patterns import chosen
 from tierd.storage.posix.copy import CopyOptions, copy_tree
-from tierd.storage.posix.fence import fence
 from tierd.storage.posix.homepath import HomePath, open_below, restore_mtime
 from tierd.storage.posix.identity import PRIVATE, check_identity, fsync_directory
+from tierd.storage.posix.partstore import PartStore
+from tierd.storage.posix.places import free_name, make_fenced, open_own
 from tierd.storage.posix.proofs import prove_tree
 from tierd.storage.posix.prove import prove_unchanged
 from tierd.storage.posix.trash import delete_tree
@@ -61,6 +60,7 @@ class PosixStorage:
         self.root = root
         self.identity = identity
         self.private = root / PRIVATE
+        self.parts = PartStore(root)
         self.kept: list[str] = []
         """Where `publish` put stale copies that somebody had written to."""
 
@@ -226,13 +226,7 @@ class PosixStorage:
     def _place(self, tree: Path, target: Path, inode: int, transfer_key: str, site: Site) -> None:
         """Rename the staged tree to `target`; a stale copy that is there goes to the trash."""
         with translated(str(target)):
-            parent = open_root(os.fsencode(target.parent))
-            if os.fstat(parent).st_uid != os.geteuid():
-                os.close(parent)
-                raise Denied(
-                    f"{target.parent} belongs to another user, who could move copies under tierd's feet",
-                    hint="Remove it, or give it to the user that runs tierd.",
-                )
+            parent = open_own(self.root, target.parent)
             staging = open_root(os.fsencode(tree.parent))
             try:
                 if _inode(tree) == inode:
@@ -258,154 +252,24 @@ class PosixStorage:
                 os.close(staging)
 
     def fence(self, site: Site, like_fd: int) -> None:
-        self._fence((self.root / (site.location or f"{site.dataset}/{site.name}")).parent, like_fd)
-
-    def _fence(self, path: Path, like_fd: int) -> None:
-        with translated(str(path)):
-            try:
-                path.mkdir(mode=0o700)
-                fsync_directory(path.parent)
-            except FileExistsError:
-                if not path.is_dir() or path.is_symlink():
-                    raise
-            fd = self._open_own(path)
-            try:
-                fence(fd, like_fd)
-            finally:
-                os.close(fd)
-
-    def _open_own(self, path: Path) -> int:
-        """Open a directory of tierd's among those of others.
-
-        Raises:
-            Denied: somebody else owns it.
-            SourceGone: a link is on the way.
-        """
-        fd = open_below(self.root, os.fsencode(path))
-        if os.fstat(fd).st_uid != os.geteuid():
-            os.close(fd)
-            raise Denied(
-                f"{path} belongs to another user, who could move copies under tierd's feet",
-                hint="Remove it, or give it to the user that runs tierd.",
-            )
-        return fd
-
-    # -- parts ---------------------------------------------------------------------------------------------
+        make_fenced(self.root, (self.root / (site.location or f"{site.dataset}/{site.name}")).parent, like_fd)
 
     def publish_part(self, transfer_key: str, site: Site, like_fd: int) -> Published:
-        """Move a verified copy of some files from staging to where its holders read it; staging's manifest stays.
+        """Put a verified copy of some files where its holders read it; `like_fd`: see `PartStore.publish`.
 
-        Args:
-            like_fd: the directory above the snapshot's path: who may enter that may enter here, and nobody else.
+        Staging is left for `discard`: with it a call that was interrupted is repeated.
         """
-        staging, location = self.staging(transfer_key), location_of(site.dataset, transfer_key)
-        target = self.root / location
-        top = target.parent.parent
-        with translated(str(top)):
-            with contextlib.suppress(FileExistsError):
-                top.mkdir(mode=0o711)
-                fsync_directory(self.root)
-            fd = self._open_own(top)
-            try:
-                os.fchmod(fd, 0o711)
-            finally:
-                os.close(fd)
-        self._fence(target.parent, like_fd)
+        staging = self.staging(transfer_key)
         with Manifest.open(staging / MANIFEST) as manifest:
-            root = manifest.root_stamp("copy")
-            if root is None:
-                raise Corrupt(f"the staged part of {site.dataset}/{site.name} was never verified")
-            manifest.set_meta({"location": location})
-            self._save_part_manifest(transfer_key, manifest)
-            parent = open_below(self.root, os.fsencode(target.parent))
-            try:
-                with translated(str(target)):
-                    if os.path.lexists(staging / TREE):
-                        source = open_root(os.fsencode(staging))
-                        try:
-                            rename_noreplace(source, os.fsencode(TREE), parent, os.fsencode(target.name))
-                            os.fsync(source)
-                        finally:
-                            os.close(source)
-                    os.fsync(parent)
-                    if os.stat(target.name, dir_fd=parent, follow_symlinks=False).st_ino != root.inode:
-                        raise Corrupt(f"the part is not at {show(os.fsencode(target))} after it was put there")
-            finally:
-                os.close(parent)
-            totals = manifest.totals()
-            return Published(
-                location=location,
-                root_inode=root.inode,
-                content_id=manifest.content_id(),
-                entries=totals.entries,
-                size_bytes=totals.size_bytes,
-            )
-
-    def _part_manifest(self, transfer_key: str) -> Path:
-        return self.private / "parts" / f"{transfer_key}.db"
-
-    def _save_part_manifest(self, transfer_key: str, manifest: Manifest) -> None:
-        """Before the tree is there: nothing is ever in its place of which is not known what tierd put there."""
-        path = self._part_manifest(transfer_key)
-        part = path.with_suffix(".part")
-        with translated(str(path)):
-            delete_manifest(part)
-            manifest.copy_to(part).close()
-            part.rename(path)
-            fsync_directory(path.parent)
-
-    def _drop_part(self, part: Path, control: Control) -> bool:
-        """Delete a part that is as it was made; what somebody wrote to it is nowhere else: keep that.
-
-        It is proven where it is kept, out of reach by its path; a crash in between leaves it there.
-        """
-        (self.private / "kept").mkdir(mode=0o700, exist_ok=True)
-        kept = self._free("kept", f"part.{part.name}")
-        parent, place = open_below(self.root, os.fsencode(part.parent)), open_root(os.fsencode(kept.parent))
-        try:
-            rename_noreplace(parent, os.fsencode(part.name), place, os.fsencode(kept.name))
-            os.fsync(place)
-            os.fsync(parent)
-        finally:
-            os.close(parent)
-            os.close(place)
-        with contextlib.suppress(OSError):  # others are in it
-            part.parent.rmdir()
-        is_untouched = self._is_part_untouched(kept, part.name, "writers", control)
-        if is_untouched:
-            gone = self._free("trash", f"{part.name}.part")
-            kept.rename(gone)
-            self._delete(gone.name, control.checkpoint)
-        else:
-            self.kept.append(str(kept))
-        delete_manifest(self._part_manifest(part.name))
-        return is_untouched
-
-    def is_part_untouched(self, location: str, transfer_key: str) -> bool:
-        """Whether a part is there, and as it was made."""
-        try:
-            return self._is_part_untouched(self.root / location, transfer_key, None, Unlimited())
-        except SourceGone:
-            return False
-
-    def _is_part_untouched(self, tree: Path, transfer_key: str, leases: Leases | None, control: Control) -> bool:
-        fd = open_below(self.root, os.fsencode(tree))
-        try:
-            with Manifest.open(self._part_manifest(transfer_key)) as manifest:
-                prove_unchanged(fd, manifest, stamps="copy", leases=leases, control=control)
-        except (Corrupt, NotFound, SourceChanged, SourceBusy):
-            return False
-        finally:
-            os.close(fd)
-        return True
+            return self.parts.publish(transfer_key, site.dataset, staging / TREE, manifest, like_fd)
 
     def _put_away(self, stale: Path, transfer_key: str, site: Site) -> None:
         """To the trash with a stale copy that is as it was made; what somebody wrote to it is nowhere else: keep it."""
         if _inode(stale) is None or self._is_untouched(stale, site):
-            os.rename(stale, self._free("trash", f"{transfer_key}.stale"))
+            os.rename(stale, free_name(self.private / "trash", f"{transfer_key}.stale"))
             return
         (self.private / "kept").mkdir(mode=0o700, exist_ok=True)
-        kept = self._free("kept", f"{site.snapshot_key}.{transfer_key}")
+        kept = free_name(self.private / "kept", f"{site.snapshot_key}.{transfer_key}")
         os.rename(stale, kept)
         fsync_directory(kept.parent)
         fsync_directory(self.private)
@@ -429,13 +293,6 @@ class PosixStorage:
             os.close(fd)
             manifest.close()
         return True
-
-    def _free(self, place: str, name: str) -> Path:
-        """A name below one of the private directories that is not in use."""
-        path, number = self.private / place / name, 1
-        while os.path.lexists(path):
-            path, number = self.private / place / f"{name}.{number}", number + 1
-        return path
 
     # -- manifests -----------------------------------------------------------------------------------------
 
@@ -493,7 +350,7 @@ class PosixStorage:
         staging = self.staging(transfer_key)
         if staging.exists():
             with translated(str(staging)):
-                gone = self._free("trash", f"{transfer_key}.staging")
+                gone = free_name(self.private / "trash", f"{transfer_key}.staging")
                 staging.rename(gone)
             self._delete(gone.name, (control or Unlimited()).checkpoint)
 
@@ -525,22 +382,20 @@ class PosixStorage:
         removed = []
         check_identity(self.root, self.identity)  # another store's staging area is none of ours
         with translated(str(self.private)):
+            parts, kept = self.parts.sweep(live, control)
+            removed += [str(part.relative_to(self.root)) for part in parts]
+            self.kept += map(str, kept)
             staged, trash = (sorted(os.listdir(self.private / place)) for place in ("staging", "trash"))
-            parts, made = list_parts(self.root), sorted(os.listdir(self.private / "parts"))
             keys = live()
-            dropped = (part for part in parts if part.name not in keys and self._drop_part(part, control))
-            removed += [str(part.relative_to(self.root)) for part in dropped]
-            for name in made:  # also those whose trees never came
-                if name.partition(".")[0] not in keys:
-                    delete_manifest(self.private / "parts" / name)
             for name in staged:
                 if name not in keys:
                     self.discard(name, control)
                     removed.append(f"staging/{name}")
             for name in trash:
-                if name.partition(".")[0] not in keys:
+                if (key := name.partition(".")[0]) not in keys:
                     self._delete(name, control.checkpoint)
-                    removed.append(f"trash/{name}")
+                    if name != f"{key}.part":  # it was named as a part
+                        removed.append(f"trash/{name}")
         return removed
 
     def _delete(self, name: str, checkpoint: object) -> None:
@@ -558,20 +413,6 @@ def _inode(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     return st.st_ino if stat.S_ISDIR(st.st_mode) else None
-
-
-def list_parts(root: Path) -> list[Path]:
-    """All parts of snapshots on a tier."""
-    return sorted(part for dataset in _directories(root / PARTS) for part in _directories(dataset))
-
-
-def _directories(path: Path) -> list[Path]:
-    """Those in a directory; none where there is no such directory."""
-    try:
-        with os.scandir(path) as found:
-            return [Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def side_of(manifest: Manifest) -> Side:

@@ -39,6 +39,8 @@ def test_a_job_has_its_files_on_flash_until_its_lease_ends(daemon: DaemonProcess
     assert (path / "val" / "2.jpg").read_bytes() == b"val2" * 999
     assert path.stat().st_dev == os.stat(daemon.base / "flash").st_dev
     assert daemon.snapshot("ds/v1")["residency"] == "migrated"
+    assert f"part  val: 11.7 KiB at {path}, while the snapshot is held" in daemon.cli("explain", "ds/v1").stdout
+    assert "recall of val to flash" in daemon.cli("transfers").stdout
     daemon.kill()
     daemon.start()
     again = daemon.cli("warm", "ds/v1", "--only", "val", "--json")

@@ -265,6 +265,8 @@ def test_a_part_comes_where_the_whole_has_no_room(world: ApiWorld, client: httpx
     assert ready["path"].startswith(f"{world.config.tiers[0].root}/.tierd-parts/imagenet/")
     assert (ready["receipt"]["only"], ready["receipt"]["size_bytes"], ready["receipt"]["tier"]) == (["val"], GB, FLASH)
     assert client.get(RECEIPT).status_code == 409  # the snapshot itself is where it was
+    (told,) = ok(client.get("/v1/snapshots/imagenet/v1/explain"))["parts"]
+    assert (told["only"], told["path"], told["size_bytes"]) == (["val"], ready["path"], GB)
     assert ok(client.get("/v1/snapshots/imagenet/v1"))["residency"] == "migrated"
 
 

@@ -108,7 +108,8 @@ def _row(t: Transfer) -> list[Shown]:
 def _what(t: Transfer) -> str:
     if t.source == t.destination:
         return f"{t.kind} from {t.source}"
-    return f"{t.kind}{' and release' if t.release else ''} to {t.destination}"
+    part = f" of {', '.join(t.only)}" if t.only else ""
+    return f"{t.kind}{part}{' and release' if t.release else ''} to {t.destination}"
 
 
 def _state(t: Transfer) -> str:

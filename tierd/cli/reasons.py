@@ -80,6 +80,8 @@ def explain(ask: Ask, ref: str) -> None:
         changes = "" if finding.until is None else f" (until {local(finding.until)}, in {until(finding.until)})"
         line("  ", mark, f"{finding.rule}: {finding.detail}{changes}")
     line()
+    for part in found.parts:
+        line("part  ", f"{', '.join(part.only)}: {_size(part.size_bytes)} at {part.path}, while the snapshot is held")
     if found.worth is not None:
         _worth(found.worth)
     if found.next_step is not None:

@@ -186,9 +186,13 @@ def _tell_state(ask: Ask, handle: Warm, wish: _Wish) -> None:
             eta_s = (handle.answer.ready_at - datetime.now(UTC)).total_seconds()
         when = "" if eta_s is None else f", in about {format_duration(max(1, round(eta_s)))}"
         number = "" if transfer is None else f" by transfer {transfer.id}"
-        meanwhile = "reads come from the cold copy" if _is_readable(ask, handle) else "it cannot be read"
+        what, meanwhile = str(handle.ref), "it cannot be read"
+        if transfer is not None and transfer.only:
+            what, meanwhile = f"{', '.join(transfer.only)} of {handle.ref}", "there is nothing at its path"
+        elif _is_readable(ask, handle):
+            meanwhile = "reads come from the cold copy"
         promised = "" if transfer is None or transfer.due_at is None else f", promised by {local(transfer.due_at)}"
-        say(f"{handle.ref} is on its way to flash{number}{when}{promised}; until then {meanwhile}")
+        say(f"{what} is on its way to flash{number}{when}{promised}; until then {meanwhile}")
 
 
 def _tell_lease(handle: Warm, wish: _Wish) -> None:

@@ -434,6 +434,18 @@ class Worth:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """Some files of a snapshot on flash, while it is held; what was written to it after `as_of` may not be in them."""
+
+    only: list[str]
+    tier: str
+    path: str
+    entries: int
+    size_bytes: int
+    as_of: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explanation:
     """Why a snapshot is where it is, what holds it, and what would move it."""
 
@@ -445,6 +457,7 @@ class Explanation:
     next_event: str
     events: list[Event]
     worth: Worth | None = None
+    parts: list[Part] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

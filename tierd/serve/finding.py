@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from tierd.catalog import Catalog
 from tierd.config import Config
 from tierd.errors import Conflict, InvalidRequest, NotFound
 from tierd.model.dataset import Dataset, Snapshot, SnapshotRef
+from tierd.model.part import Part
 from tierd.model.placement import Placement, PlacementState, Residency, residency
 from tierd.model.plan import SnapshotView
 from tierd.model.tier import Tier, TierName
@@ -71,6 +73,14 @@ class Finder:
                 hint="Warm it, and ask for the receipt when its transfer is done.",
             )
         return Receipt(snapshot=s.snapshot, placement=placement, residency=self.residency(s), at=self._clock())
+
+    def parts(self, s: SnapshotView) -> list[tuple[Part, Path]]:
+        """Parts of a snapshot that are on flash, and where; the newest first."""
+        return [(part, self.part_path(part)) for part in self._catalog.parts(s.snapshot.id)]
+
+    def part_path(self, part: Part) -> Path:
+        """Where a part is read."""
+        return self.tier(part.tier).root / part.location
 
     def dataset(self, name: str) -> Dataset:
         """A configured dataset, in its present phase.

@@ -12,6 +12,7 @@ from tierd.decide.orphans import kept_until
 from tierd.model.dataset import Dataset, SnapshotRef
 from tierd.model.event import Event
 from tierd.model.hold import Hold
+from tierd.model.part import Part
 from tierd.model.placement import Placement, Residency
 from tierd.model.plan import Explanation, Plan, SnapshotView, Step, View, Worth
 from tierd.model.tier import Tier, TierName, TierUsage
@@ -196,8 +197,10 @@ class Look:
             notes=list(plan.notes),
         )
 
-    def explanation(self, e: Explanation, events: Iterable[Event]) -> out.ExplanationOut:
-        """An explanation, with the history that led here."""
+    def explanation(
+        self, e: Explanation, events: Iterable[Event], parts: Iterable[tuple[Part, Path]]
+    ) -> out.ExplanationOut:
+        """An explanation, with the history that led here; `parts` of it that are on flash, and where."""
         return out.ExplanationOut(
             ref=str(e.ref),
             residency=e.residency,
@@ -206,8 +209,20 @@ class Look:
             next_step=None if e.next_step is None else _step(e.next_step),
             next_event=e.next_event,
             worth=None if e.worth is None else _worth(e.worth),
+            parts=[_part(part, path) for part, path in parts],
             events=[self.event(event) for event in events],
         )
+
+
+def _part(part: Part, path: Path) -> out.PartOut:
+    return out.PartOut(
+        only=list(part.only),
+        tier=part.tier,
+        path=text_of(path),
+        entries=part.entries,
+        size_bytes=part.size_bytes,
+        as_of=part.as_of,
+    )
 
 
 def _worth(worth: Worth) -> out.WorthOut:

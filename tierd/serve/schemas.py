@@ -494,6 +494,17 @@ class WorthOut(Shape):
     of: int
 
 
+class PartOut(Shape):
+    """Some files of a snapshot on flash, while it is held. What was written to it after `as_of` may not be in them."""
+
+    only: list[str]
+    tier: str
+    path: str
+    entries: int
+    size_bytes: int
+    as_of: datetime
+
+
 class ExplanationOut(Shape):
     ref: str
     residency: Residency
@@ -502,6 +513,7 @@ class ExplanationOut(Shape):
     next_step: StepOut | None
     next_event: str
     worth: WorthOut | None
+    parts: list[PartOut]
     events: list[EventOut]
 
 

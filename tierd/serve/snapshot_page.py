@@ -58,7 +58,7 @@ class SnapshotPage:
         """
         now, s = self._clock(), self._finder.find(ref)
         events = self._catalog.events(ref=ref, limit=_EVENTS, newest_first=True)
-        explanation = self._look.explanation(explain(self._views.current(), ref, now), events)
+        explanation = self._look.explanation(explain(self._views.current(), ref, now), events, self._finder.parts(s))
         return self._render(
             "snapshot.html",
             now=now,

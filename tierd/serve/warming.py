@@ -153,7 +153,7 @@ class Warming:
         part = self.part(wish)
         if part is not None:
             reason = f"{', '.join(part.only)} of {s.ref} on flash"
-            path = self._finder.tier(part.tier).root / part.location
+            path = self._finder.part_path(part)
             return Warmed(snapshot=s.snapshot, reason=reason, lease=lease, part=part, part_path=path)
         if live is not None:
             return Leaving(snapshot=s.snapshot, lease=lease, transfer=self._stop(live))

@@ -25,4 +25,5 @@ def plan(have: Have, _: Reader) -> out.PlanOut:
 def explain(ref: Named, have: Have, _: Reader) -> out.ExplanationOut:
     """Why the snapshot is where it is, what holds it, what would move it, and its newest events (newest first)."""
     explanation = explain_snapshot(have.views.current(), ref, have.clock())
-    return have.look.explanation(explanation, have.catalog.events(ref=ref, limit=_EVENTS, newest_first=True))
+    events = have.catalog.events(ref=ref, limit=_EVENTS, newest_first=True)
+    return have.look.explanation(explanation, events, have.finder.parts(have.finder.find(ref)))

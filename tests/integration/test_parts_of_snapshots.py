@@ -214,3 +214,13 @@ def test_bytes_that_rotted_do_not_come(tmp_path: Path) -> None:
     assert (ended.state, ended.error_code) == (TransferState.FAILED, "corrupt")
     assert world.catalog.parts() == []
     world.close()
+
+
+def test_a_tier_that_an_older_tierd_used_is_swept(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.make("v1")
+    for root in world.roots.values():
+        if (root / ".tierd" / "parts").exists():
+            (root / ".tierd" / "parts").rmdir()
+    assert world.sweep() == []
+    world.close()

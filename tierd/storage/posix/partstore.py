@@ -83,7 +83,7 @@ class PartStore:
         Returns:
             those that went to the trash, and where those are kept that somebody had written to.
         """
-        parts, manifests = self.listed(), sorted(os.listdir(self._private / "parts"))
+        parts, manifests = self.listed(), self._manifests()
         keys = live()
         gone, kept = list[Path](), list[Path]()
         for part in parts:
@@ -137,6 +137,11 @@ class PartStore:
 
     def _manifest(self, transfer_key: str) -> Path:
         return self._private / "parts" / f"{transfer_key}.db"
+
+    def _manifests(self) -> list[str]:
+        with contextlib.suppress(FileNotFoundError):  # a tier that an older tierd used last
+            return sorted(os.listdir(self._private / "parts"))
+        return []
 
     def _save(self, transfer_key: str, manifest: Manifest) -> None:
         path = self._manifest(transfer_key)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +36,9 @@ from tierd.model.s3 import Counts
 from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import Transfer, TransferId, TransferKind, TransferState
 from tierd.model.value import Cost
+from tierd.model.webhook import WebhookStatus, WebhookTest
 from tierd.serve import ApiServer, Progress, TrackerStatus, create_app
+from tierd.serve.watch import Watch
 
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 FLASH, HDD = TierName("flash"), TierName("hdd")
@@ -63,6 +66,8 @@ class FakePorts:
     told: list[AccessBatch] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
     parts: dict[tuple[str, ...], PartSize] = field(default_factory=dict)
+    webhooks: list[WebhookStatus] = field(default_factory=list)
+    tested: dict[str, WebhookTest] = field(default_factory=dict)
 
     def accessed(self, batches: Sequence[AccessBatch]) -> None:
         self.told += batches
@@ -90,6 +95,14 @@ class FakePorts:
 
     def busy(self) -> Busy:
         return self.disks
+
+    def webhook_statuses(self) -> Sequence[WebhookStatus]:
+        return self.webhooks
+
+    def test_webhook(self, name: str) -> WebhookTest:
+        if name not in self.tested:
+            raise NotFound(f"there is no webhook {name!r}")
+        return self.tested[name]
 
     def wake(self) -> None:
         self.wakes += 1
@@ -131,7 +144,16 @@ class ApiWorld:
         return self.now
 
     def app(self) -> FastAPI:
-        return create_app(config=self.config, catalog=self.catalog, ports=self.ports, clock=self.clock)
+        app = create_app(config=self.config, catalog=self.catalog, ports=self.ports, clock=self.clock)
+        self.watch: Watch = app.state.parts.watch
+        return app
+
+    def wait_for_waiters(self, count: int) -> None:
+        """Return when as many requests wait for events in the application that was made last."""
+        deadline = time.monotonic() + 60
+        while self.watch.waiters != count:
+            assert time.monotonic() < deadline, f"{self.watch.waiters} wait, not {count}"
+            time.sleep(0.01)
 
     def later(self, **by: float) -> None:
         self.now += timedelta(**by)

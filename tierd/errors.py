@@ -227,6 +227,12 @@ class SourceChanged(TransferError):
     code = "source_changed"
 
 
+class Superseded(SourceChanged):
+    """Another copy was written to while the path led there: that one is the snapshot now."""
+
+    code, is_permanent = "superseded", True
+
+
 class SourceBusy(TransferError):
     """A process holds files of the snapshot open."""
 

@@ -61,6 +61,7 @@ flush_interval = "0.2s"
 
 [log]
 level = "debug"
+{log_extra}
 """
 
 
@@ -79,6 +80,7 @@ class DaemonProcess:
             "hdd_extra": "",
             "mover_extra": "",
             "schedules": "",
+            "log_extra": "",
             "settle_after": "1s",
             "migrate_after": "never",
             "release_after": "never",

@@ -116,16 +116,16 @@ class Soak:
         return self.counts
 
     def _rests(self) -> bool:
-        """Whether all is migrated and nothing moves. What asks to be warmed is warmed, as its operator would do: a
-        snapshot that was written to on the cold tier while its release was killed between switching and letting go.
+        """Whether all is migrated and nothing moves. A snapshot that was written to on the cold tier while its release
+        was killed between switching and letting go is warmed, as its operator would do.
         """
         rests = True
         for s in self.daemon.get("/v1/snapshots?limit=200").json()["items"]:
-            transfer = s["transfer"]
-            rests = rests and s["residency"] == "migrated" and transfer is None
-            if transfer is not None and transfer["error"] is not None and "Warm it" in transfer["error"]:
+            rests = rests and s["residency"] == "migrated" and s["transfer"] is None
+            if s["transfer"] is None and any(p["state"] == "stale" for p in s["placements"]):
                 self.daemon.post(f"/v1/snapshots/{s['ref']}/warm", {"lease_s": 1.0}, check=False)
                 self.counts["healed"] += 1
+                rests = False
         return rests
 
     def _settle(self) -> None:

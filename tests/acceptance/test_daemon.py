@@ -303,6 +303,14 @@ def test_a_configuration_that_cannot_be_run_gives_way_to_the_one_before(daemon: 
     assert daemon.get("/v1/datasets/ds").json()["policy"] == before
 
 
+def test_a_stop_while_the_configuration_is_read_again_is_not_forgotten(daemon: DaemonProcess) -> None:
+    daemon.start()
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_until(lambda: "configuration read again" in daemon.log.read_text(), "the one before ends")
+    daemon.stop()
+
+
 def test_rubbish_to_the_api_gets_clear_answers(daemon: DaemonProcess) -> None:
     daemon.start()
     for method, path, body in [

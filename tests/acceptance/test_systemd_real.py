@@ -230,6 +230,7 @@ say before "$(systemctl show tierd -p Before --value)"
 
 # --- removed, purged
 journalctl -u tierd -o json --no-pager >/out/journal.json
+journalctl -u tierd TIERD_TRANSFER="$id" -o json --no-pager >/out/journal-of-transfer.json
 dpkg -r tierd >&2; say after-remove "$(systemctl is-active tierd)"
 [ -e /etc/tierd/config.toml ] && [ -e /var/lib/tierd/tierd.db ]; say remove-keeps $?
 [ "$(sums $v1/)" = "$v1_sum" ]; say cold-after-remove $?
@@ -372,9 +373,21 @@ def test_the_journal_knows_priorities_and_where_lines_come_from(ran: Ran) -> Non
     assert {e["_SYSTEMD_UNIT"] for e in own} == {"tierd.service"}
     priority = {e["MESSAGE"]: e["PRIORITY"] for e in own}
     assert [p for m, p in priority.items() if "is refused" in m] == ["3"]
-    assert {p for m, p in priority.items() if m.startswith("tierd 0")} == {"6"}
+    assert {p for m, p in priority.items() if m.startswith("daemon.started: tierd 0")} == {"6"}
     assert not any("Traceback" in str(e["MESSAGE"]) for e in own)
     assert not any(SECRET_KEY in str(e["MESSAGE"]) for e in own)
+
+
+def test_the_journal_selects_by_what_an_event_is_about(ran: Ran) -> None:
+    entries = [json.loads(line) for line in (ran.out / "journal.json").read_text().splitlines()]
+    started = [e for e in entries if e.get("TIERD_EVENT") == "daemon.started"]
+    assert len(started) > 1
+    assert all(int(e["TIERD_EVENT_ID"]) > 0 for e in started)
+    about = [json.loads(line) for line in (ran.out / "journal-of-transfer.json").read_text().splitlines()]
+    events = [e["TIERD_EVENT"] for e in about if "TIERD_EVENT" in e]
+    assert events[0] == "transfer.queued"
+    assert events[-1] == "transfer.done"
+    assert {(e["TIERD_SNAPSHOT"], e["TIERD_DATASET"]) for e in about if "TIERD_EVENT" in e} == {("data/v1", "data")}
 
 
 def test_removal_and_purge_leave_every_byte_readable_at_its_path(ran: Ran) -> None:

@@ -13,6 +13,7 @@ from tierd.client.connection import Connection
 from tierd.client.shapes import encode
 from tierd.model.observation import AccessBatch
 from tierd.model.transfer import TransferKind
+from tierd.serve import page
 
 
 @pytest.fixture
@@ -93,3 +94,26 @@ def test_when_a_tier_is_full_is_said_in_seconds(world: ApiWorld) -> None:
 
 def _values(usage: Any) -> dict[str, Any]:
     return {name: getattr(usage, name) for name in usage.__dataclass_fields__}
+
+
+def test_of_very_many_snapshots_nothing_recorded_is_missed_for_long(
+    world: ApiWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "_MANY", 1)
+    world.add("v1")
+    with client_of(world) as http:
+        tierd = client(world, http)
+
+        def shown() -> tuple[int, int, bool]:
+            in_table = "imagenet/v2" in http.get("/page/snapshots").text
+            return tierd.overview().status.counts.by_residency["resident"], tierd.rows().total, in_table
+
+        assert shown() == (1, 1, False)
+        world.later(hours=1)
+        assert shown() == (1, 1, False)
+        world.add("v2")
+        world.later(seconds=6)
+        assert shown() == (2, 2, True)
+        used = world.ports.usages[FLASH]
+        world.ports.usages[FLASH] = type(used)(**{**_values(used), "used_bytes": 41 * GB})
+        assert tierd.overview().status.tiers[0].used_bytes == 41 * GB

@@ -88,7 +88,10 @@ def test_written_at_the_path_while_tierd_was_down_in_the_middle_of_a_release(wor
     (snapshot.path / "f0").write_bytes(b"written through the link")
     (snapshot.path / "results").write_bytes(b"new through the link")
     world.restart()
-    world.run(transfer, attempts=10)
+    ended = world.run(transfer, attempts=3)
+    assert (ended.state, ended.error_code) == (TransferState.FAILED, "superseded")
+    assert ended.error is not None
+    assert "Warm it" in ended.error
     assert (snapshot.path / "f0").read_bytes() == b"written through the link"
     assert (snapshot.path / "results").read_bytes() == b"new through the link"
     assert world.residency(snapshot) is Residency.MIGRATED

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from tests.receiver import KEY, SECRET
 from tierd.config import Mounts, check, load
+from tierd.daemon.webhooks import payload
 from tierd.model.tier import TierKind
 from tierd.storage.s3.failures import OPERATIONS
 
@@ -44,3 +48,29 @@ def test_the_policy_of_the_readme_allows_what_tierd_asks_for_and_no_more() -> No
     policy = json.loads(block("json"))
     allowed = {action for statement in policy["Statement"] for action in statement["Action"]}
     assert allowed == {meaning.right for meaning in OPERATIONS.values()}
+
+
+def section(title: str) -> str:
+    return README.read_text().split(f"\n### {title}\n")[1].split("\n### ")[0]
+
+
+def test_the_webhook_of_the_readme_is_sound(tmp_path: Path) -> None:
+    (written,) = re.findall(r"<<'END'\n(.*?)^END$", section("Notifications"), re.DOTALL | re.MULTILINE)
+    file = tmp_path / "config.toml"
+    file.write_text(LOCAL_TIERS + written)
+    assert check(file, mounts=Mounts.IGNORED) == []
+    assert len(load(file, mounts=Mounts.IGNORED).webhooks) == 1
+
+
+def test_the_readme_checks_signatures_as_they_are_made() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", section("Notifications"), re.DOTALL | re.MULTILINE)
+    known: dict[str, Any] = {}
+    exec(code, known)
+    is_from_tierd = known["is_from_tierd"]
+    now, body = datetime.now(UTC), b'{"events":[]}'
+    headers = payload.headers("msg_1", now, body, [b"new" * 10, KEY])
+    assert is_from_tierd(SECRET, headers, body)
+    assert not is_from_tierd(SECRET, headers, body + b" ")
+    assert not is_from_tierd(SECRET, headers | {"webhook-id": "msg_2"}, body)
+    assert not is_from_tierd(SECRET, headers | {"webhook-timestamp": "1700000000"}, body)
+    assert not is_from_tierd(SECRET, payload.headers("msg_1", now, body, [b"new" * 10]), body)

@@ -15,6 +15,7 @@ from tierd.catalog.engine import Opened, open_database, translated
 from tierd.errors import CatalogError
 
 _NEWEST = text("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0)")
+_ROWS_WRITTEN = text("SELECT total_changes()")
 
 
 class Session:
@@ -25,6 +26,9 @@ class Session:
         self._write_lock = threading.Lock()
         self._news = threading.Condition()
         self._is_closed = False
+        self._rows = 0
+        self._changing, self._changed = 0, 0
+        """Transactions that change something: counted before they are committed, and again afterwards."""
         self._shared: Connection | None = None
         self._sharer: int | None = None
         with self._reading() as conn:
@@ -105,6 +109,10 @@ class Session:
             with translated(self.path), self._db.writer.begin() as conn:
                 yield conn
                 newest: int = conn.scalar(_NEWEST)
+                written: int = conn.scalar(_ROWS_WRITTEN)
+                if written != self._rows:
+                    self._rows, self._changing = written, self._changing + 1
+            self._changed = self._changing
         with self._news:
             if newest > self._newest_event:
                 self._newest_event = newest

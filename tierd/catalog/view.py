@@ -86,6 +86,26 @@ class _Kept(Generic[_T]):
         return [value for _, value in kept.values()]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """What a view shows that time alone does not change. `changes`: how many had been made before it was read."""
+
+    changes: int
+    datasets: Sequence[Dataset]
+    flash: TierName
+    configured: Mapping[str, Dataset]
+    found: Sequence[Snapshot]
+    left: Sequence[Snapshot]
+    placements: Mapping[SnapshotId, Sequence[Placement]]
+    live: Mapping[SnapshotId, Transfer]
+    failed: Mapping[SnapshotId, Transfer]
+    released: Mapping[SnapshotId, datetime]
+
+    def is_of(self, changes: int, datasets: Sequence[Dataset], flash: TierName) -> bool:
+        """Whether the same would be read now."""
+        return (self.changes, self.datasets, self.flash) == (changes, datasets, flash)
+
+
 def _newest_failures() -> Select[*tuple[Any, ...]]:
     later = transfer.alias("later")
     superseded = exists().where(later.c.snapshot_id == transfer.c.snapshot_id, later.c.id > transfer.c.id)
@@ -135,6 +155,7 @@ class Views(Session):
         self._kept_snapshots = _Kept(rows.snapshot, key_columns=1)
         self._kept_orphans = _Kept(rows.snapshot, key_columns=1)
         self._kept_placements = _Kept(rows.placement, key_columns=2)
+        self._content: _Content | None = None
 
     def view(
         self,
@@ -148,6 +169,45 @@ class Views(Session):
 
         Every dataset is in the phase that an operator gave it.
         """
+        flash = min(tiers, key=lambda t: t.rank).name
+        holds: defaultdict[SnapshotId, list[Hold]] = defaultdict(list)
+        announced: defaultdict[SnapshotId, list[Announcement]] = defaultdict(list)
+        changes = self._changed  # before the read begins: what is changed meanwhile is read the next time
+        with self._reading() as conn:
+            for h in active_holds(conn, None, now):
+                holds[h.snapshot_id].append(h)
+            for a in open_announcements(conn, None, now):
+                announced[a.snapshot_id].append(a)
+            promoted_bytes = _promoted_bytes(conn, now)
+            last = self._content
+            # If a change was made or begun meanwhile, it is not known whether this read sees it.
+            is_quiet = changes == self._changing
+            if is_quiet and last is not None and last.is_of(changes, datasets, flash):
+                content = last
+            else:
+                content = self._content = self._read(conn, changes, datasets, flash)
+
+        def seen(s: Snapshot) -> SnapshotView:
+            return SnapshotView(
+                snapshot=s,
+                dataset=content.configured[s.ref.dataset],
+                placements=tuple(content.placements.get(s.id, ())),
+                holds=tuple(holds.get(s.id, ())),
+                announcements=tuple(announced.get(s.id, ())),
+                live=content.live.get(s.id),
+                last_failure=content.failed.get(s.id),
+                released_at=content.released.get(s.id),
+            )
+
+        return View(
+            snapshots=tuple(map(seen, content.found)),
+            tiers=tuple(tiers),
+            usage=dict(usage),
+            orphans=tuple(map(seen, content.left)),
+            promoted_bytes=promoted_bytes,
+        )
+
+    def _read(self, conn: Connection, changes: int, datasets: Sequence[Dataset], flash: TierName) -> _Content:
         ours = (
             select(snapshot)
             .where(snapshot.c.dataset.in_([d.name for d in datasets]))
@@ -157,41 +217,19 @@ class Views(Session):
         orphaned = ours.where(snapshot.c.gone_at.is_not(None), snapshot.c.id.in_(_with_own_copy()))
         copies = select(placement).order_by(placement.c.snapshot_id, placement.c.tier)
         placements: defaultdict[SnapshotId, list[Placement]] = defaultdict(list)
-        holds: defaultdict[SnapshotId, list[Hold]] = defaultdict(list)
-        announced: defaultdict[SnapshotId, list[Announcement]] = defaultdict(list)
-        with self._reading() as conn:
-            configured = {d.name: d for d in in_given_phases(conn, datasets)}
-            found = self._kept_snapshots.values(conn.execute(present).all())
-            left = self._kept_orphans.values(conn.execute(orphaned).all())
-            for p in self._kept_placements.values(conn.execute(copies).all()):
-                placements[p.snapshot_id].append(p)
-            for h in active_holds(conn, None, now):
-                holds[h.snapshot_id].append(h)
-            for a in open_announcements(conn, None, now):
-                announced[a.snapshot_id].append(a)
-            live = _by_snapshot(conn, select(transfer).where(transfer.c.state.in_(sorted(LIVE))))
-            failed = _by_snapshot(conn, _newest_failures())
-            released = _released_lately(conn, min(tiers, key=lambda t: t.rank).name)
-            promoted_bytes = _promoted_bytes(conn, now)
-
-        def seen(s: Snapshot) -> SnapshotView:
-            return SnapshotView(
-                snapshot=s,
-                dataset=configured[s.ref.dataset],
-                placements=tuple(placements.get(s.id, ())),
-                holds=tuple(holds.get(s.id, ())),
-                announcements=tuple(announced.get(s.id, ())),
-                live=live.get(s.id),
-                last_failure=failed.get(s.id),
-                released_at=released.get(s.id),
-            )
-
-        return View(
-            snapshots=tuple(map(seen, found)),
-            tiers=tuple(tiers),
-            usage=dict(usage),
-            orphans=tuple(map(seen, left)),
-            promoted_bytes=promoted_bytes,
+        for p in self._kept_placements.values(conn.execute(copies).all()):
+            placements[p.snapshot_id].append(p)
+        return _Content(
+            changes=changes,
+            datasets=datasets,
+            flash=flash,
+            configured={d.name: d for d in in_given_phases(conn, datasets)},
+            found=self._kept_snapshots.values(conn.execute(present).all()),
+            left=self._kept_orphans.values(conn.execute(orphaned).all()),
+            placements=placements,
+            live=_by_snapshot(conn, select(transfer).where(transfer.c.state.in_(sorted(LIVE)))),
+            failed=_by_snapshot(conn, _newest_failures()),
+            released=_released_lately(conn, flash),
         )
 
     def counts(self) -> CatalogCounts:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tierd.errors import TierdError
+from tierd.errors import ConfigError, TierdError
 from tierd.model.units import format_percent, format_size
 
 if TYPE_CHECKING:
@@ -213,6 +213,29 @@ def stores(config: Config) -> Iterator[Look]:
             )
 
 
+def webhooks(config: Config) -> Iterator[Look]:
+    """The secret of each webhook: there, right, and nobody else's."""
+    from tierd.config.webhook_values import read_secrets
+
+    for webhook in config.webhooks:
+        what = f"webhook {webhook.name}"
+        try:
+            read_secrets(webhook.secret_file)
+            mode = webhook.secret_file.stat().st_mode
+        except (ConfigError, OSError) as e:
+            reason, advice = (e.message, e.hint or "") if isinstance(e, ConfigError) else (str(e), "Try again.")
+            yield bad(what, reason, advice)
+            continue
+        if mode & 0o004:
+            advice = f"`chmod o= {webhook.secret_file}`, and replace the secret if others use this machine."
+            yield bad(what, f"everybody may read its secret in {webhook.secret_file}", advice)
+        elif webhook.url.startswith("http:"):
+            advice = "Use https: what is sent can be read on the way; the signature keeps it from being changed."
+            yield note(what, f"goes to {webhook.origin} unencrypted", advice)
+        else:
+            yield fine(what, f"goes to {webhook.origin}; its secret can be read by the daemon alone")
+
+
 def daemon(tierd: Tierd) -> Iterator[Look]:
     """The daemon that answers, if one does."""
     try:
@@ -229,5 +252,21 @@ def daemon(tierd: Tierd) -> Iterator[Look]:
     tracker = status.tracker
     if tracker.is_degraded:
         yield note("use tracking", tracker.detail, "What was missed is made up for by scans and access times.")
+    yield from _deliveries(tierd)
     for problem in status.problems[:5]:
         yield note(f"snapshot {problem.ref}", problem.problem, f"`tierd explain {problem.ref}` tells more.")
+
+
+def _deliveries(tierd: Tierd) -> Iterator[Look]:
+    try:
+        found = tierd.webhooks()
+    except TierdError as e:  # a daemon of a version before webhooks
+        yield note("webhooks", e.message, e.hint or "")
+        return
+    for webhook in found:
+        if webhook.state != "working":
+            waits = f"; {webhook.pending} events wait" if webhook.pending else ""
+            advice = f"Correct it, and try it: `tierd webhook test {webhook.name}`."
+            if webhook.state == "disabled":
+                advice = "Correct its url, or remove it, and `systemctl reload tierd`."
+            yield bad(f"webhook {webhook.name}", f"is {webhook.state}: {webhook.last_error}{waits}", advice)

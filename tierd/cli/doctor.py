@@ -30,7 +30,8 @@ _MARKS = {"fine": ("✓", "green"), "note": ("!", "yellow"), "bad": ("✗", "bol
 def doctor(config: Path | None, url: str | None, as_json: bool) -> None:
     """Look at everything that tierd needs on this machine, and say what to do about what is missing.
 
-    The configuration, the kernel, rights, the clock, each tier's file system and bucket, and the daemon if it answers.
+    The configuration, the kernel, rights, the clock, each tier's file system and bucket, webhooks, and the daemon if it
+    answers.
     Nothing is changed; what it tries on a tier it removes again. Exits with 1 where something is bad.
 
     \b
@@ -65,6 +66,7 @@ def _all(config: Path | None, url: str | None) -> Iterator[Look]:
         else:
             yield from checkup.tiers(loaded)
             yield from checkup.stores(loaded)
+            yield from checkup.webhooks(loaded)
     yield from checkup.daemon(Tierd(url or DEFAULT_URL))
 
 

@@ -101,18 +101,24 @@ def hand_over(ask: Ask, lease_id: int, ttl: timedelta, holder: str | None, pid: 
 
 
 @lease.command("end")
-@click.argument("lease_ids", metavar="ID...", type=click.IntRange(1), nargs=-1, required=True)
+@click.argument("lease_ids", metavar="[ID...]", type=click.IntRange(1), nargs=-1)
+@click.option("--job", metavar="ID", help="Those that are tied to this Slurm job.")
 @remote
-def end(ask: Ask, lease_ids: tuple[int, ...]) -> None:
+def end(ask: Ask, lease_ids: tuple[int, ...], job: str | None) -> None:
     """End leases now. One that has ended already is no error.
 
     \b
     tierd lease end 12
+    tierd lease end --job "$SLURM_JOB_ID"
     """
-    for lease_id in lease_ids:
+    if not lease_ids and job is None:
+        raise click.UsageError("name the leases, or a job with --job")
+    of_job = () if job is None else tuple(held.id for held in ask.daemon.leases() if held.job == job)
+    ended = tuple(dict.fromkeys(lease_ids + of_job))
+    for lease_id in ended:
         ask.daemon.end_lease(lease_id)
     if ask.as_json:
-        ask.json({"ended": list(lease_ids)})
+        ask.json({"ended": list(ended)})
 
 
 @lease.command("list")

@@ -28,6 +28,7 @@ from tierd.cli.simulating import simulate
 from tierd.cli.terminal import escape, say
 from tierd.cli.using import access, accesses, heatmap, history, top
 from tierd.cli.warming import warm
+from tierd.cli.webhooks import webhook
 from tierd.errors import ConfigError, TierdError
 
 TIMED_OUT, INTERRUPTED, BROKEN_PIPE = 124, 130, 141
@@ -40,7 +41,7 @@ _VERBS = (
     ("Announced", (announce, announcements, schedules)),
     ("Moving", (migrate, release, transfers, cancel, pause, resume, phase)),
     ("Care", (audit, backup, rebuild)),
-    ("Daemon", (run, check_config, doctor, demo)),
+    ("Daemon", (run, check_config, doctor, webhook, demo)),
 )
 
 _EPILOG = """\b

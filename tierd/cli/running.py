@@ -36,11 +36,10 @@ def run(config: Path | None) -> None:
     from tierd.config import Mounts, config_path, load
 
     loaded = load(config or config_path(os.environ), mounts=Mounts.OPTIONAL)
-    begin_logging(loaded.log)
     # After the configuration: its faults are told in a fraction of the time that the daemon takes to load.
     from tierd.daemon import run as run_daemon
 
-    run_daemon(loaded)
+    run_daemon(loaded, begin_logging)
 
 
 @click.command("check-config")

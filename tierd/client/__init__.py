@@ -43,6 +43,8 @@ from tierd.client.shapes import (
     Tier,
     Transfer,
     WarmAnswer,
+    Webhook,
+    WebhookTest,
 )
 from tierd.client.waiting import OnProgress, Progress
 from tierd.client.warm import Warm, WarmWish, ask, find_cold
@@ -80,6 +82,8 @@ __all__ = [
     "Transfer",
     "Warm",
     "WarmAnswer",
+    "Webhook",
+    "WebhookTest",
 ]
 
 

@@ -26,6 +26,8 @@ Duration = str | int | float | timedelta
 _PAGE = 200
 _STREAM_SILENCE_S = 90.0
 _AGAIN_S = 0.5
+_WEBHOOK_S = 120.0
+"""A receiver may be given a minute, and two are asked at a time."""
 
 
 class Rest:
@@ -402,6 +404,17 @@ class Rest:
     def advice(self) -> list[shapes.Advice]:
         """Regular uses that no schedule covers."""
         return shapes.decode_items(shapes.Advice, self.connection.ask("GET", "/v1/advice"))
+
+    # ------------------------------------------------------------------ webhooks
+
+    def webhooks(self) -> list[shapes.Webhook]:
+        """The webhooks of the daemon's configuration, and how each is doing."""
+        return shapes.decode_items(shapes.Webhook, self.connection.ask("GET", "/v1/webhooks"))
+
+    def test_webhook(self, name: str) -> shapes.WebhookTest:
+        """Let the daemon send a test event now; says what came back (NotFound)."""
+        path = f"/v1/webhooks/{quote(name, safe='')}/test"
+        return shapes.decode(shapes.WebhookTest, self.connection.ask("POST", path, wait_s=_WEBHOOK_S))
 
     # ------------------------------------------------------------------ events
 

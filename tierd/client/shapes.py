@@ -469,6 +469,39 @@ class Events:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Webhook:
+    """How one webhook is doing; counts are since the daemon's start.
+
+    `url` as far as its host; `state`: working, failing or disabled; `failures` are requests, other counts events.
+    """
+
+    name: str
+    url: str
+    events: list[str]
+    state: str
+    delivered: int
+    missed: int
+    failures: int
+    pending: int
+    oldest_pending_at: datetime | None
+    last_success_at: datetime | None
+    last_error: str | None
+    last_error_at: datetime | None
+    next_attempt_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookTest:
+    """What a receiver answered to a test event; `status` of HTTP, None where there was no answer."""
+
+    webhook: str
+    is_delivered: bool
+    status: int | None
+    message: str
+    took_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Overview:
     """Everything at a glance, cut to what people can look at: `…_total` says how long a list is.
 

@@ -1,6 +1,6 @@
 """Typed settings, mirrored by `config.example.toml`; `load()` reports every fault at once.
 
-settings: the dataclasses · keys: which key is which setting · values, s3_values: how one value is read ·
+settings: the dataclasses · keys: which key is which setting · values, s3_values, …: how one value is read ·
 document: a file as far as it could be read · rules, policies, s3_rules: checks across values ·
 places, own_places: checks on the mounts, of what is moved and of what is tierd's own.
 """

@@ -17,6 +17,7 @@ from tierd.config import keys
 from tierd.config.fault import Faults
 from tierd.config.keys import Key
 from tierd.config.values import type_name
+from tierd.config.webhook_values import SECRET_HINT
 from tierd.errors import InvalidRequest
 from tierd.model.tier import TierKind
 
@@ -35,7 +36,7 @@ _AT_LINE = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)
 
 @dataclass(kw_only=True)
 class Draft:
-    """One tier, dataset or schedule as far as it could be read.
+    """One tier, dataset, schedule or webhook as far as it could be read.
 
     Attributes:
         where: how faults name it, `tiers[hdd]`, or `tiers[#2]` when it has no usable name.
@@ -66,6 +67,7 @@ class Document:
     tiers: list[Draft] = field(default_factory=list)
     datasets: list[Draft] = field(default_factory=list)
     schedules: list[Draft] = field(default_factory=list)
+    webhooks: list[Draft] = field(default_factory=list)
     defaults: Values = field(default_factory=dict)
     sections: dict[str, Values] = field(default_factory=dict)
 
@@ -114,6 +116,9 @@ def read_document(raw: dict[str, object], faults: Faults) -> Document:
     for where, table in _entries(raw, "schedules", faults):
         read = _read_table(table, keys.SCHEDULE, where, faults, "schedules")
         document.schedules.append(Draft(where=where, values=read))
+    for where, table in _entries(raw, "webhook", faults):
+        read = _read_table(table, keys.WEBHOOK, where, faults, "webhook")
+        document.webhooks.append(Draft(where=where, values=read))
     document.defaults = _read_table(_table(raw, "defaults", faults), keys.POLICY, "defaults", faults)
     for section in ("api", "mover", "observe", "value", "quiet", "log"):
         table = _table(raw, section, faults)
@@ -186,6 +191,8 @@ def _read_table(
                 faults.add(prefix + written, error.message, error.hint or "")
         elif section == "tiers" and _SECRET.search(written):
             faults.add(prefix + written, "is a secret, which does not belong in this file", _SECRET_HINT)
+        elif section == "webhook" and _SECRET.search(written):
+            faults.add(prefix + written, "is a secret, which does not belong in this file", SECRET_HINT)
         elif written not in keys.INNER.get(section or where, ()):
             faults.add(prefix + written, *_unknown(written, known, section or where))
     for key in known:

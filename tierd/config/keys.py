@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tierd.config import s3_values, schedule_values, values, windows
+from tierd.config import s3_values, schedule_values, values, webhook_values, windows
 from tierd.config.values import Reader
 from tierd.model.tier import TierKind
 
@@ -139,13 +139,22 @@ SCHEDULE = (
     Key("time_zone", windows.time_zone),
     Key("lead", schedule_values.lead),
 )
+WEBHOOK = (
+    Key("name", values.name, is_required=True),
+    Key("url", webhook_values.url, is_required=True),
+    Key("secret_file", webhook_values.secret_file, is_required=True),
+    Key("events", webhook_values.events),
+    Key("timeout", webhook_values.timeout, "timeout_s"),
+    Key("give_up_after", values.seconds, "give_up_after_s"),
+    Key("ca_bundle", values.path),
+)
 QUIET = (
     Key("window", windows.window_or_off),
     Key("after", values.duration_or_zero),
 )
 LOG = (
     Key("level", values.choice("debug", "info", "warning", "error")),
-    Key("format", values.choice("text", "json")),
+    Key("format", values.choice("auto", "text", "json", "journal")),
 )
 TOP = (
     Key("database", values.path),
@@ -161,6 +170,7 @@ SECTIONS: dict[str, Sequence[Key]] = {
     "datasets.policy": POLICY,
     "defaults": POLICY,
     "schedules": SCHEDULE,
+    "webhook": WEBHOOK,
     "api": API,
     "mover": MOVER,
     "observe": OBSERVE,
@@ -172,7 +182,7 @@ SECTIONS: dict[str, Sequence[Key]] = {
 OF_KIND: dict[TierKind, Sequence[Key]] = {TierKind.POSIX: POSIX, TierKind.S3: S3}
 """Keys that only tiers of one kind have."""
 
-LISTED = frozenset({"tiers", "datasets", "schedules"})
+LISTED = frozenset({"tiers", "datasets", "schedules", "webhook"})
 """Sections that are arrays of tables."""
 INNER = {"tiers": ("prices",), "datasets": ("policy",), "api": ("tokens",)}
 """Tables inside a section."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from tierd.config import policies, rules, s3_rules, schedule_rules
+from tierd.config import policies, rules, s3_rules, schedule_rules, webhook_rules
 from tierd.config.document import Document, Draft, Values, parse_toml, read_document
 from tierd.config.fault import Fault, Faults, Mounts
 from tierd.config.own_places import check_own_places, place_s3
@@ -20,6 +20,7 @@ from tierd.model.s3 import Prices, S3Settings
 from tierd.model.schedule import Schedule
 from tierd.model.tier import Tier
 from tierd.model.value import Judgement
+from tierd.model.webhook import Webhook
 from tierd.model.windows import Quiet, TimedRate
 
 DEFAULT_PATH = Path("/etc/tierd/config.toml")
@@ -69,6 +70,7 @@ def _read(path: Path, mounts: Mounts, faults: Faults) -> Document | None:
     policies.check_policies(document, faults)
     s3_rules.check_s3(document, faults)
     schedule_rules.check_schedules(document, faults)
+    webhook_rules.check_webhooks(document, mounts, faults)
     check_places(document, mounts, faults)
     check_own_places(document, mounts, faults)
     place_s3(document)
@@ -81,6 +83,7 @@ def _build(document: Document, source: Path) -> Config:
         tiers=tuple(_tier(draft, zone) for draft in document.tiers),
         datasets=tuple(_dataset(draft, document) for draft in document.datasets),
         schedules=tuple(_schedule(draft, zone) for draft in document.schedules),
+        webhooks=tuple(Webhook(**draft.values) for draft in document.webhooks),
         **document.top,
         api=ApiConfig(**document.sections["api"]),
         mover=MoverConfig(**document.sections["mover"]),

@@ -128,8 +128,13 @@ def region(value: object) -> str:
 
 def credentials(value: object) -> Path:
     """An AWS credentials file, or that of a systemd credential."""
+    return file_or_credential(value, _CREDENTIALS_HINT)
+
+
+def file_or_credential(value: object, hint_of_all: str) -> Path:
+    """A file with a secret, or that of a systemd credential."""
     if not isinstance(value, str):
-        raise InvalidRequest(f"is {type_name(value)}, not text", hint=_CREDENTIALS_HINT)
+        raise InvalidRequest(f"is {type_name(value)}, not text", hint=hint_of_all)
     if value.startswith(SYSTEMD):
         name = value.removeprefix(SYSTEMD)
         if _CREDENTIAL.fullmatch(name) is None:
@@ -140,7 +145,7 @@ def credentials(value: object) -> Path:
         return path(value)
     except InvalidRequest:
         # It may be the key itself.
-        raise InvalidRequest("is no full path (it is not shown: it may be a key)", hint=_CREDENTIALS_HINT) from None
+        raise InvalidRequest("is no full path (it is not shown: it may be a key)", hint=hint_of_all) from None
 
 
 def kms_key(value: object) -> str:

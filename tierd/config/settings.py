@@ -11,6 +11,7 @@ from tierd.model.dataset import Dataset
 from tierd.model.schedule import Schedule
 from tierd.model.tier import Tier
 from tierd.model.value import Judgement
+from tierd.model.webhook import Webhook
 from tierd.model.windows import Quiet
 
 
@@ -87,10 +88,10 @@ class ObserveConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    """level: "debug", "info", "warning", "error"; format: "text" or "json"."""
+    """level: "debug", "info", "warning", "error"; format: "auto" (the journal's fields under systemd, else text), …."""
 
     level: str = "info"
-    format: str = "text"
+    format: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,7 @@ class Config:
     tiers: tuple[Tier, ...]
     datasets: tuple[Dataset, ...]
     schedules: tuple[Schedule, ...] = ()
+    webhooks: tuple[Webhook, ...] = ()
     database: Path = Path("/var/lib/tierd/tierd.db")
     view: Path = Path("/run/tierd/view")
     decide_interval_s: float = 30.0

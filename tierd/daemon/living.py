@@ -115,7 +115,6 @@ class Living:
     def _end(self, leases: list[Hold], now: datetime, message: str) -> None:
         if leases:
             self._catalog.end_tied(leases, now, message)
-            log.info("%s: %s ended", message, "1 lease" if len(leases) == 1 else f"{len(leases)} leases")
 
     def _extend(self, leases: list[Hold], now: datetime) -> None:
         due = [h for h in leases if h.expires_at is not None and _is_half_over(h, now)]

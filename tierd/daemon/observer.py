@@ -275,7 +275,6 @@ class Observer:
                 self._enter(dataset, found)
             case Gone(snapshot):
                 self._catalog.mark_gone(snapshot.id, now)
-                log.warning("%s is gone from %s; its cold copies stay", snapshot.ref, dataset.path)
 
     def _enter(self, dataset: Dataset, found: Found) -> None:
         """Make a new snapshot known, measured if that is possible now."""
@@ -291,7 +290,6 @@ class Observer:
             )
             if measured is None:
                 self._mark_dirty(snapshot.id, now)
-            log.info("found %s", ref)
 
         self._submit(write)
 
@@ -396,7 +394,6 @@ class Observer:
         for p in placements:
             is_other = live is not None and p.tier != live.tier and p.state is PlacementState.VERIFIED
             if is_other and p.verified_at is not None and snapshot.changed_at > p.verified_at:
-                log.info("%s was changed: its copy on %s is stale", snapshot.ref, p.tier)
                 self._catalog.apply(snapshot.id, [MarkStale(tier=p.tier)], now=self._clock())
 
     # -- watches -------------------------------------------------------------------------------------------------
@@ -434,5 +431,4 @@ class Observer:
     def _warn_once(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
-            log.warning("%s", message)
             self._catalog.add_event("observe.problem", now=self._clock(), message=message)

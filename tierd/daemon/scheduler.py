@@ -151,13 +151,12 @@ class Scheduler:
         return self._warming.warm(wish)
 
     def _tell(self, kind: str, turn: Turn, s: SnapshotView | None, message: str, now: datetime) -> None:
-        """An event and a line in the log; for each occurrence and snapshot once, until there is other news."""
+        """An event; for each occurrence and snapshot once, until there is other news."""
         detail = {"schedule": turn.schedule.name, "use_at": turn.use_at.isoformat()}
         about = (detail["schedule"], detail["use_at"], None if s is None else s.ref)
         if self._told.get(about) == kind:
             return
         self._told[about] = kind
-        log.log(logging.INFO if kind == "schedule.warmed" else logging.WARNING, "%s", message)
         self._catalog.add_event(kind, now=now, ref=None if s is None else s.ref, message=message, detail=detail)
 
 

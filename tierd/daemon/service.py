@@ -1,7 +1,7 @@
 """The composition root and the control loop.
 
-Threads: the control loop (this one), the observer, one per running worker, and the API's. Stop order: API first
-(no new wishes), then the workers (resumable), the observer, and the catalog last.
+Threads: the control loop (this one), the observer, one per running worker, one per webhook, and the API's. Stop order:
+API first (no new wishes), then the workers (resumable), the observer, the webhooks, and the catalog last.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from types import FrameType
 
 from tierd import __version__
 from tierd.catalog import Catalog
-from tierd.config import Config, Mounts, load
+from tierd.config import Config, LogConfig, Mounts, load
 from tierd.daemon.living import Living, tie_to
 from tierd.daemon.notify import Notifier
 from tierd.daemon.observer import Observer
 from tierd.daemon.scheduler import Scheduler
 from tierd.daemon.sweeper import Sweeper
+from tierd.daemon.telling import Teller
 from tierd.daemon.tiers import Tiers
+from tierd.daemon.webhooks import Webhooks
 from tierd.decide import plan, withdrawn
 from tierd.decide.policies import SCORES
 from tierd.errors import ConfigError, Conflict, NotFound, TierdError
@@ -41,6 +43,7 @@ from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
 from tierd.model.transfer import POLICY, Progress, TransferId, TransferKind
 from tierd.model.value import Cost
+from tierd.model.webhook import WebhookStatus, WebhookTest
 from tierd.move.mover import Mover
 from tierd.observe.choose import choose
 from tierd.serve import ApiServer, create_app, parts_of
@@ -77,7 +80,9 @@ class Daemon:
         self._before = before
         self.clock = clock
         self.catalog = Catalog.open(config.database)
+        self.teller = Teller(self.catalog)
         try:
+            self.webhooks = Webhooks(config.webhooks, self.catalog, clock)
             self.catalog.configure(config.tiers, config.datasets)
         except BaseException:
             self.catalog.close()  # its lock is wanted by what ran before
@@ -132,13 +137,15 @@ class Daemon:
 
     def _start(self) -> None:
         self._note_clock()
+        self.teller.start()
         self.catalog.add_event("daemon.started", now=self.clock(), message=f"tierd {__version__} started")
         self.tiers.look()
         self.sweeper.start()
         self.server.start()
         self.observer.start()
+        self.webhooks.start()  # last: a start that fails must not note anything for the one before
         self._notifier.ready()
-        log.info("tierd %s started, database %s", __version__, self.config.database)
+        log.debug("the database is %s", self.config.database)
 
     def _shut_down(self) -> None:
         if self.next_config is None:
@@ -151,9 +158,12 @@ class Daemon:
         self.sweeper.stop()
         self.tiers.stop()
         self.living.stop()
+        self.teller.stop_soon()
+        self.webhooks.stop_soon()
         self.catalog.add_event("daemon.stopped", now=self.clock(), message="stopped; transfers go on at the next start")
+        self.teller.finish()
+        self.webhooks.finish()
         self.catalog.close()
-        log.info("stopped")
 
     def stop(self) -> None:
         """Ask the control loop to end; returns at once."""
@@ -187,8 +197,7 @@ class Daemon:
             if self.tiers.look():
                 self.observer.rescan()
             self.living.look()  # first: what lives holds on, however long this daemon was away
-            for lease in self.catalog.expire_leases(self.clock()):
-                log.info("lease %s of %s expired", lease.id, lease.holder)
+            self.catalog.expire_leases(self.clock())
             self.catalog.expire_announcements(self.clock())
             if self.catalog.drop_parts(self.clock()):
                 self.sweeper.sweep()
@@ -216,7 +225,7 @@ class Daemon:
         for transfer, why in withdrawn(view, now):
             with suppress(Conflict):  # it ended meanwhile
                 self.catalog.request_cancel(transfer.id, now)
-                log.info("transfer %s is withdrawn: %s", transfer.id, why)
+                log.info("transfer %s is withdrawn: %s", transfer.id, why, extra={"transfer": transfer.id})
         for step in plan(view, now).steps:
             try:
                 self._order(step, now)
@@ -239,7 +248,7 @@ class Daemon:
     def _order(self, step: Step, now: datetime) -> None:
         snapshot = self.catalog.snapshot_by_id(step.snapshot_id)
         # A remove has one tier: the plan names it as source and as destination.
-        transfer, is_new = self.catalog.enqueue(
+        _, is_new = self.catalog.enqueue(
             snapshot_id=step.snapshot_id,
             kind=_KINDS.get(step.action, TransferKind.MIGRATE),
             source=step.source,
@@ -254,8 +263,6 @@ class Daemon:
         )
         if is_new and step.action is Action.RELEASE and SCORES[self.config.value.policy].is_ageing:
             self.catalog.raise_floor(step.value)
-        if is_new:
-            log.info("transfer %s: %s %s: %s", transfer.id, step.action, step.ref, step.reason)
 
     def _note_clock(self) -> None:
         """Times that lie in the future would keep snapshots unsettled or cold for as long as the clock jumped."""
@@ -302,6 +309,12 @@ class Daemon:
     def busy(self) -> Busy:
         return self.mover.pacer.busy
 
+    def webhook_statuses(self) -> Sequence[WebhookStatus]:
+        return self.webhooks.statuses()
+
+    def test_webhook(self, name: str) -> WebhookTest:
+        return self.webhooks.test(name)
+
     def wake(self) -> None:
         self._decide_at = 0.0
         self._wake.set()
@@ -326,8 +339,11 @@ class Daemon:
         return self.mover.rates.estimate(source, destination, size_bytes, files)
 
 
-def run(config: Config) -> None:
+def run(config: Config, begin_logging: Callable[[LogConfig], None]) -> None:
     """Run the daemon until SIGTERM or SIGINT. SIGHUP loads the configuration again; a bad one is refused.
+
+    Args:
+        begin_logging: sends the log where a configuration says; called with each that is run.
 
     Raises:
         CatalogError: the database cannot be used.
@@ -335,9 +351,11 @@ def run(config: Config) -> None:
     """
     # A view of 10,000 snapshots is so many lasting objects that looking for cycles would take as long as reading it.
     gc.set_threshold(*_COLLECT)
+    is_over = threading.Event()
     current: Config | None = config
     before: Config | None = None
     while current is not None:
+        begin_logging(current.log)
         try:
             daemon = Daemon(current, before=before)
         except TierdError as error:
@@ -351,11 +369,16 @@ def run(config: Config) -> None:
             if number == signal.SIGHUP:
                 daemon.reload()
             else:
+                is_over.set()
                 daemon.stop()
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, on_signal)
+        if is_over.is_set():
+            daemon.stop()
         daemon.run()
+        if is_over.is_set():  # also while one daemon took the place of the other
+            return
         # What was gone back to has nothing before it: if it cannot start either, the service ends and says why.
         before = None if daemon.next_config is before else current
         current = daemon.next_config

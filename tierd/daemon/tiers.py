@@ -91,7 +91,6 @@ class Tiers:
             return
         kind = "tier.online" if usage.is_online else "tier.offline"
         message = f"tier {usage.tier} is back" if usage.is_online else f"tier {usage.tier}: {usage.offline_reason}"
-        log.warning("%s", message)
         self._catalog.add_event(kind, now=self._clock(), message=message, detail={"tier": usage.tier})
 
     def usage(self) -> Mapping[TierName, TierUsage]:

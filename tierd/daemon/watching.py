@@ -50,5 +50,4 @@ class Watching:
         if unobserved and is_first:
             gap = format_duration(round((now - since).total_seconds()))
             message = f"for {gap} nobody watched: {len(unobserved)} snapshots on mounts that keep no access times"
-            log.info("%s", message)
             self._catalog.add_event("observe.unobserved", now=now, message=message)

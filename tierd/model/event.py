@@ -11,6 +11,9 @@ from tierd.model.transfer import TransferId
 
 Detail = Mapping[str, str | int | float | bool | None]
 
+BAD = frozenset({"failed", "corrupt", "offline", "gone", "refused", "empty", "problem", "unobserved"})
+"""Last words of kinds that somebody should look at."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -23,7 +26,7 @@ class Event:
             `lease.renewed`, `lease.ended`, `lease.expired`, `pin.set`, `pin.removed`,
             `announcement.made`, `announcement.changed`, `announcement.withdrawn`, `announcement.over`,
             `schedule.warmed`, `schedule.refused`, `schedule.empty`, `dataset.phase`, `tier.offline`, `tier.online`,
-            `daemon.started`, `daemon.stopped`.
+            `daemon.started`, `daemon.stopped`, `webhook.failed`.
     """
 
     id: int
@@ -33,3 +36,8 @@ class Event:
     transfer_id: TransferId | None = None
     message: str = ""
     detail: Detail = field(default_factory=dict)
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether somebody should look at it."""
+        return self.kind.rpartition(".")[2] in BAD

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from tierd.model.tier import Tier
 from tierd.model.transfer import TransferState
 from tierd.move.job import Job
 from tierd.move.messages import Advance, Asked, Ended, LetGo, Message, Pace, Report, Request, Wait
+from tierd.move.standby import Worker, start_worker
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +50,7 @@ class Attempt:
 
     Args:
         on_end: called in that thread once the process is gone.
+        ready: a process that was started ahead; None starts one.
 
     Attributes:
         transfer: as it stood at the last report.
@@ -63,6 +63,7 @@ class Attempt:
         catalog: Catalog,
         clock: Callable[[], datetime],
         on_end: Callable[[Attempt, Outcome], None],
+        ready: Worker | None = None,
     ) -> None:
         self.job = job
         self.bytes_done = 0
@@ -78,6 +79,7 @@ class Attempt:
         self._catalog = catalog
         self._clock = clock
         self._on_end = on_end
+        self._ready = ready
         self._state = job.transfer.state
         self._process: subprocess.Popen[bytes] | None = None
         self._wish_to_stop = threading.Event()
@@ -114,27 +116,35 @@ class Attempt:
     # -- the thread -------------------------------------------------------------------------------------
 
     def _attend(self) -> None:
-        ours, theirs = socket.socketpair()
-        connection: Connection[Any, Any] = Connection(ours.detach())
         outcome = Outcome(state=self._state, is_crash=True)
+        connection: Connection[Any, Any] | None = None
         try:
-            with theirs:
-                command = [sys.executable, "-I", "-m", "tierd.move.worker", str(theirs.fileno())]
-                # The lock goes along: a new daemon waits until the workers of the old one are gone.
-                inherited = (theirs.fileno(), self._catalog.lock_fd)
-                self._process = subprocess.Popen(
-                    command, pass_fds=inherited, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/"
-                )
-            connection.send(self.job)
+            worker = self._begin()
+            self._process, connection = worker.process, worker.connection
             outcome = self._serve(connection) or Outcome(state=self._state, is_crash=True)
         except (EOFError, OSError) as error:
             log.warning("transfer %s: the worker is gone: %s", self.job.transfer.id, error)
             outcome = Outcome(state=self._state, is_crash=True)
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
             if self._process is not None:
                 self._process.wait()
             self._on_end(self, outcome)
+
+    def _begin(self) -> Worker:
+        """A worker that has its order."""
+        if self._ready is not None:
+            try:
+                self._ready.connection.send(self.job)
+            except OSError:  # it died before it had anything to do
+                self._ready.end()
+            else:
+                return self._ready
+        worker = start_worker(self._catalog.lock_fd)
+        self._process = worker.process
+        worker.connection.send(self.job)
+        return worker
 
     def _serve(self, connection: Connection[Any, Any]) -> Outcome | None:
         while True:

@@ -30,6 +30,7 @@ from tierd.move.job import Job, Place
 from tierd.move.messages import Asked
 from tierd.move.pace import Pacer
 from tierd.move.rates import Rates
+from tierd.move.standby import Standby, start_worker
 from tierd.storage.base import Site
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,9 @@ class Mover:
         self._is_stopping = False
         self._yielding: set[TransferId] = set()
         self._asked: dict[TierName, dict[str, Counts]] = {}
+        kinds = {tier.kind for tier in config.tiers}
+        self._standby = Standby(lambda: start_worker(catalog.lock_fd, kinds))
+        self._is_more_likely = False
         self.rates = Rates(catalog)
         self.pacer = pacer or Pacer(config.mover.workers, config.mover.busy_io)
 
@@ -105,6 +109,7 @@ class Mover:
             if transfer.id in running:
                 continue
             if free <= 0 and not (transfer.kind is TransferKind.RECALL and _is_awaited(transfer)):
+                self._is_more_likely = True
                 break
             if not self._may_start(transfer, usage, now):
                 continue
@@ -112,6 +117,14 @@ class Mover:
                 free -= self._start(transfer)
             elif not self._make_way(transfer, wishes := wishes + 1):
                 break
+        self.look_ahead()
+
+    def look_ahead(self) -> None:
+        """Have a worker ready where a transfer waits for one, or some ended and others may follow. Part of a tick."""
+        self._standby.look()
+        if self._is_more_likely:
+            self._is_more_likely = False
+            self._standby.prepare()
 
     def _make_way(self, wish: Transfer, place: int) -> bool:
         """Stop a copy that nobody waits for: it goes on later, where it was. False where there is none to stop.
@@ -190,11 +203,12 @@ class Mover:
             else:  # given up now, its path could be left leading to the wrong copy: it goes on when all is configured
                 self._waiting[transfer.id] = f"waiting: {error.message}"
             return 0
-        attempt = self._attempts(job, self._catalog, self._clock, self._ended)
         with self._lock:
             if self._is_stopping:
                 return 0
+            attempt = self._attempts(job, self._catalog, self._clock, self._ended, self._standby.take())
             self._running[transfer.id] = attempt
+            self._is_more_likely = False
         self._suppressor.suppress(transfer.snapshot_id)
         attempt.start()
         return 1
@@ -251,12 +265,15 @@ class Mover:
                     pair = transfer.source, transfer.destination
                     self.rates.learn(pair, transfer.bytes_total, transfer.files_total, attempt.seconds)
         except TierdError as error:
-            log.error("transfer %s: its end could not be recorded: %s", transfer.id, error)
+            log.error(
+                "transfer %s: its end could not be recorded: %s", transfer.id, error, extra={"transfer": transfer.id}
+            )
         finally:
             with self._lock:
                 self._running.pop(transfer.id, None)
                 self._asked = _sum([self._asked, attempt.asked])
                 self._quiet.append((self._clock() + _SUPPRESS_AFTER, transfer.snapshot_id))
+                self._is_more_likely = True
             self._on_end()
 
     def _is_past_return(self, transfer: Transfer, outcome: Outcome) -> bool:
@@ -287,7 +304,7 @@ class Mover:
     def _file_error(self, transfer_id: TransferId, state: TransferState, error: TierdError) -> None:
         now = self._clock()
         if isinstance(error, IllegalTransition):
-            log.warning("transfer %s: %s", transfer_id, error)
+            log.warning("transfer %s: %s", transfer_id, error, extra={"transfer": transfer_id})
             return
         if isinstance(error, Interrupted):
             self._file_interruption(transfer_id, state, error.message)
@@ -374,6 +391,7 @@ class Mover:
         with self._lock:
             self._is_stopping = True
             attempts = list(self._running.values())
+        self._standby.end()
         for attempt in attempts:
             attempt.ask_to_stop()
         for attempt in attempts:

@@ -26,7 +26,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
-from tierd.errors import Archived, Corrupt, SourceBusy, SourceChanged, StorageError, TierdError
+from tierd.errors import Archived, Corrupt, SourceBusy, SourceChanged, StorageError, Superseded, TierdError
 from tierd.model.effect import (
     DropPlacement,
     Effect,
@@ -146,7 +146,8 @@ class Carrier:
         An earlier attempt may have ended between the two.
 
         Raises:
-            SourceChanged: it does not, and somebody wrote to where it leads.
+            SourceChanged: it leads to the unfinished copy.
+            Superseded: it leads to the other copy, and somebody wrote to that.
         """
         here, there = self.job.source, self.job.destination
         if self._is_let_go():
@@ -154,7 +155,7 @@ class Carrier:
                 raise SourceChanged(f"the path leads to the unfinished copy on tier {here.tier.name}")
         elif leads_to(self.job, there):
             if not self._lead_back(self.destination, there, here):
-                raise SourceChanged(
+                raise Superseded(
                     f"{self.job.snapshot.ref} was written to on tier {there.tier.name} while its path led there",
                     hint=f"That is the snapshot now. Warm it: the copy on tier {here.tier.name} is replaced.",
                 )

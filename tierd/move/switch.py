@@ -23,6 +23,15 @@ def open_storage(place: Place) -> Storage:
             return S3Storage(place.tier.s3, place.identity)
 
 
+def load_driver(kind: TierKind) -> None:
+    """Load what `open_storage` would load for such a tier, and what its first requests need."""
+    if kind is TierKind.S3:
+        from tierd.storage.s3.connect import preload  # as above
+        from tierd.storage.s3.store import S3Storage  # noqa: F401
+
+        preload()
+
+
 def home_path(job: Job) -> HomePath:
     """The snapshot's path and its slot."""
     return _home(job).home(job.home.site)

@@ -1,16 +1,18 @@
 """The worker process: carries out one transfer, talking to the daemon over one inherited socket.
 
-Started as `python -m tierd.move.worker FD`. It receives one Job, then sends requests and waits for each answer, so
-that the daemon has committed every state change before the worker goes on. When the daemon dies the socket
-closes and the kernel kills the worker (PR_SET_PDEATHSIG); the transfer goes on after the next start.
+Started as `python -m tierd.move.worker FD [KIND…]`, maybe before there is an order (`Standby`): it loads the drivers
+of these kinds of tiers. It receives one Job, then sends requests and waits for each answer, so that the daemon has
+committed every state change before the worker goes on. When the daemon dies the socket closes and the kernel kills
+the worker (PR_SET_PDEATHSIG); the transfer goes on after the next start.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from typing import Any
@@ -20,11 +22,16 @@ from tierd.errors import Held, Interrupted, TierdError
 from tierd.fs.linux import die_with_parent, set_io_class
 from tierd.fs.walk import translate
 from tierd.model.effect import Effect
+from tierd.model.tier import TierKind
 from tierd.model.transfer import TransferState
 from tierd.move.job import Job
 from tierd.move.messages import Advance, Asked, Ended, LetGo, Message, Pace, Report, Wait
 from tierd.move.steps import Carrier
+from tierd.move.switch import load_driver
 from tierd.storage.base import Waiting
+
+_COLLECT_AFTER = (20_000, 20, 20)
+"""New objects before the collector of cycles looks at the young, the older, all: rows of manifests are no cycles."""
 
 
 class DaemonGone(BaseException):
@@ -101,12 +108,25 @@ def _is_last_word(job: Job, error: TierdError) -> bool:
     return error.is_permanent or isinstance(error, Held) or job.transfer.attempt >= job.settings.max_attempts
 
 
+def preload(kinds: Iterable[str]) -> None:
+    """Load what transfers with such tiers need, so that none has to wait for it."""
+    for kind in kinds:
+        load_driver(TierKind(kind))
+    gc.collect()
+    gc.freeze()  # what was loaded stays: the collector need not look through it again and again
+    gc.set_threshold(*_COLLECT_AFTER)
+
+
 def main() -> None:
     die_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal: the daemon decides what stops, and when
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
-    job = connection.recv()
+    preload(sys.argv[2:])
+    try:
+        job = connection.recv()
+    except (EOFError, ConnectionError):  # never had an order
+        return
     os.umask(0)
     lower_priority(job.settings)
     try:

@@ -18,6 +18,7 @@ from tierd.config import Config
 from tierd.serve import problems
 from tierd.serve.asking import no_unknown_query
 from tierd.serve.auth import Gate
+from tierd.serve.events import EventStreams
 from tierd.serve.finding import Finder
 from tierd.serve.guard import Guard
 from tierd.serve.look import Look
@@ -106,6 +107,7 @@ def _parts(config: Config, catalog: Catalog, ports: Ports, clock: Clock) -> Part
         warming=Warming(catalog, ports, clock, views, finder),
         wishes=Wishes(catalog, ports, clock, views, finder),
         watch=Watch(catalog),
+        event_streams=EventStreams(catalog, look),
         writers=Writers(),
         measurers=Writers.for_measuring(),
         registry=metrics,

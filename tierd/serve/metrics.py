@@ -28,6 +28,7 @@ from tierd.serve.look import live_transfers, reserved_bytes
 from tierd.serve.ports import Clock, Ports
 from tierd.serve.tally import Tally
 from tierd.serve.views import Views
+from tierd.serve.webhook_metrics import webhook_metrics
 from tierd.serve.worth_metrics import worth_metrics
 
 DATASETS = 60
@@ -72,6 +73,7 @@ class TierdCollector:
         yield from self._busy()
         yield from self._tracking()
         yield from _stores(view, self._ports.asked())
+        yield from webhook_metrics(self._ports.webhook_statuses())
         late = timetable.late(timetable.recalls(view, self._clock()), self._clock())
         yield from worth_metrics(view, self._catalog.counters(), len(late))
 

@@ -11,9 +11,8 @@ import hashlib
 import logging
 import threading
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from http import HTTPStatus
 from importlib import resources
 from types import MappingProxyType
 from typing import Any
@@ -28,9 +27,11 @@ from tierd.model.placement import Residency
 from tierd.model.plan import Plan, View
 from tierd.model.units import format_duration, format_rate, format_size
 from tierd.serve.auth import Caller
+from tierd.serve.listeners import Listeners
 from tierd.serve.look import Look, live_transfers
 from tierd.serve.ports import Clock
 from tierd.serve.table import Query, find
+from tierd.serve.tally import Tally
 from tierd.serve.trends import Trends
 from tierd.serve.views import Views
 from tierd.serve.watch import Watch
@@ -39,6 +40,9 @@ log = logging.getLogger(__name__)
 
 SHOWN = timedelta(seconds=1)
 """How old the page may be: however many look at it, it is rendered once in this time."""
+
+KNOWN = timedelta(seconds=5)
+"""How long the page may miss something that was recorded, where there are very many snapshots."""
 
 LISTENERS = 200
 """Browsers that may listen for changes at the same time."""
@@ -50,12 +54,6 @@ _TYPES: Mapping[str, str] = MappingProxyType(
 )
 
 
-class TooManyListeners(TierdError):
-    """Too many browsers listen for changes."""
-
-    code, http_status = "too_many_listeners", HTTPStatus.SERVICE_UNAVAILABLE
-
-
 @dataclass(frozen=True, kw_only=True)
 class StaticFile:
     """A file of the page."""
@@ -65,14 +63,29 @@ class StaticFile:
     etag: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What the page shows of. `at`: when it was begun to be read; `moves`: transfers, whose progress has no events."""
+
+    view: View
+    plan: Plan
+    tally: Tally
+    last_event_id: int
+    at: datetime
+    moves: bool
+
+    @property
+    def is_many(self) -> bool:
+        return len(self.view.snapshots) >= _MANY
+
+
 class Page:
     """Renders the page. Thread-safe."""
 
     def __init__(self, catalog: Catalog, views: Views, look: Look, clock: Clock, trends: Trends) -> None:
         self._trends = trends
-        self._listeners, self._moves = 0, True
-        self._known_plan: Plan | None = None
-        self._known_view: View | None = None
+        self._listeners, self._moves = Listeners(LISTENERS), True
+        self._known: Known | None = None
         self._thinking = threading.Lock()
         self._catalog, self._views, self._look, self._clock = catalog, views, look, clock
         self._lock = threading.Lock()
@@ -113,7 +126,8 @@ class Page:
 
     def table(self, query: Query) -> str:
         """One page of the table of snapshots. Of very many snapshots it may be a few seconds old."""
-        now, (view, plan) = self._clock(), self.known()
+        now, known = self._clock(), self.known()
+        view, plan = known.view, known.plan
         found, next_steps = find(view, query), {s.ref: s for s in plan.steps}
         return self.render(
             "snapshots.html",
@@ -130,10 +144,19 @@ class Page:
             ],
         )
 
-    def known(self) -> tuple[View, Plan]:
-        """What is where, and what the planner would do. Of very many snapshots both may be a few seconds old."""
-        plan = self._plan()
-        return self._known_view if self._known_view is not None and _is_many(plan) else self._views.recent(), plan
+    def known(self) -> Known:
+        """What is where, and what the planner would do.
+
+        Of very many snapshots both are what was known last, while it is thought over again: they miss what was recorded
+        in the last KNOWN, and while nothing moves and nothing is recorded at all, the newest access times, until the
+        next look. How full the tiers are is always of now.
+        """
+        known, now = self._known, self._clock()
+        if known is None or not known.is_many or self._is_outdated(known, now):
+            known = self._know()
+        elif not _is_younger(known.at, SHOWN, now) and self._thinking.acquire(blocking=False):
+            threading.Thread(target=self._think, name="tierd-page-plan", daemon=True).start()
+        return replace(known, view=self._views.with_usage(known.view))
 
     def listen(self, watch: Watch) -> AsyncIterator[str]:
         """Tells a browser that something changed: at most once a second, however much happens.
@@ -141,13 +164,11 @@ class Page:
         Raises:
             TooManyListeners: as many as may are listening.
         """
-        if self._listeners >= LISTENERS:
-            raise TooManyListeners(f"{LISTENERS} browsers listen already", hint="Close some, or reload the page.")
+        self._listeners.check()
         return self._changes(watch)
 
     async def _changes(self, watch: Watch) -> AsyncIterator[str]:
-        self._listeners += 1
-        try:
+        with self._listeners.one():
             yield f"retry: {_RETRY_MS}\n\n"
             with watch.waiting() as waiter:
                 while not watch.is_closed:
@@ -157,8 +178,6 @@ class Page:
                     # What moves has progress of which there are no events; ages on the page go on by themselves.
                     if not self._moves:
                         await waiter.wait(_HEARTBEAT_S)
-        finally:
-            self._listeners -= 1
 
     def content(self) -> str:
         """The tiers and what moves."""
@@ -171,7 +190,7 @@ class Page:
     def _parts(self) -> tuple[str, str]:
         with self._lock:
             now = self._clock()
-            if self._last is None or not timedelta(0) <= now - self._last[0] < SHOWN:
+            if self._last is None or not _is_younger(self._last[0], SHOWN, now):
                 self._last = (now, self._render(now))
             return self._last[1]
 
@@ -179,25 +198,29 @@ class Page:
         """A file that the page refers to; only those listed here exist, whatever the name looks like."""
         return self._files.get(name)
 
-    def _plan(self) -> Plan:
-        """What the planner would do; of very many snapshots what it last would have, while it is thought over again."""
-        known = self._known_plan
-        if known is None or not _is_many(known):
-            known = self._known_plan = self._views.plan()
-        elif self._thinking.acquire(blocking=False):
-            threading.Thread(target=self._think, name="tierd-page-plan", daemon=True).start()
-        return known
+    def _is_outdated(self, known: Known, now: datetime) -> bool:
+        has_changed = known.moves or known.last_event_id != self._catalog.last_event_id()
+        return has_changed and not _is_younger(known.at, KNOWN, now)
+
+    def _know(self) -> Known:
+        # Before the view, so that an event in between counts as missed.
+        now, newest = self._clock(), self._catalog.last_event_id()
+        (view, tally), plan = self._views.recent_summed_up(), self._views.plan()
+        moves = bool(live_transfers(view))
+        self._known = Known(view=view, plan=plan, tally=tally, last_event_id=newest, at=now, moves=moves)
+        return self._known
 
     def _think(self) -> None:
         try:
-            self._known_view, self._known_plan = self._views.recent(), self._views.plan()
+            self._know()
         except TierdError as e:
             log.warning("cannot plan for the page: %s", e, extra={"action": "page_plan_failed"})
         finally:
             self._thinking.release()
 
     def _render(self, now: datetime) -> tuple[str, str]:
-        view, plan, look = self._views.recent(), self._plan(), self._look
+        known, look = self.known(), self._look
+        view, plan = known.view, known.plan
         holds = sorted(
             ((h, s.ref) for s in view.snapshots for h in s.holds if h.is_active(now)), key=lambda held: held[0].id
         )
@@ -225,8 +248,8 @@ class Page:
         return top, rest
 
 
-def _is_many(plan: Plan) -> bool:
-    return len(plan.kept) + len(plan.steps) >= _MANY
+def _is_younger(at: datetime, bound: timedelta, now: datetime) -> bool:
+    return timedelta(0) <= now - at < bound
 
 
 def _load(name: str) -> StaticFile:

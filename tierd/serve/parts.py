@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from tierd.catalog import Catalog
 from tierd.config import Config
 from tierd.serve.auth import Gate
+from tierd.serve.events import EventStreams
 from tierd.serve.finding import Finder
 from tierd.serve.look import Look
 from tierd.serve.meters import Meters
@@ -44,6 +45,7 @@ class Parts:
     warming: Warming
     wishes: Wishes
     watch: Watch
+    event_streams: EventStreams
     registry: CollectorRegistry
     page: Page
     trends: Trends

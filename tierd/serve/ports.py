@@ -1,6 +1,6 @@
 """What serve needs from parts it may not import; the daemon implements it.
 
-Every method but the last two is called from several threads at once and on the way of a request: it must be
+Every method but the last three is called from several threads at once and on the way of a request: it must be
 thread-safe, must not touch a disk that may hang, and must return within a millisecond (from what the daemon last
 measured or was told).
 """
@@ -21,6 +21,7 @@ from tierd.model.s3 import Counts
 from tierd.model.tier import TierName, TierUsage
 from tierd.model.transfer import Progress, TransferId
 from tierd.model.value import Cost
+from tierd.model.webhook import WebhookStatus, WebhookTest
 
 __all__ = ["Clock", "Ports", "Progress", "TrackerStatus"]
 
@@ -58,6 +59,9 @@ class Ports(Protocol):
     def busy(self) -> Busy:
         """How busy the disks are with the work of others, as last looked at."""
 
+    def webhook_statuses(self) -> Sequence[WebhookStatus]:
+        """How each webhook is doing, in the order of the configuration."""
+
     def wake(self) -> None:
         """Let the control loop run now. Only asks, never waits; many calls are as good as one."""
 
@@ -87,4 +91,11 @@ class Ports(Protocol):
 
         Raises:
             TierdError: it cannot be looked at.
+        """
+
+    def test_webhook(self, name: str) -> WebhookTest:
+        """Send a test event to a webhook; takes as long as its receiver, up to its timeout.
+
+        Raises:
+            NotFound: there is none of that name.
         """

@@ -19,6 +19,7 @@ from tierd.model.placement import PlacementState, Residency
 from tierd.model.plan import Action
 from tierd.model.tier import TierKind
 from tierd.model.transfer import TransferKind, TransferState
+from tierd.model.webhook import WebhookState
 
 LONGEST_LEASE_S = 366 * 86_400
 DEFAULT_LEASE_S = 3600
@@ -454,6 +455,41 @@ class EventsOut(Shape):
 
     items: list[EventOut]
     last_id: int
+
+
+class WebhookOut(Shape):
+    """How one webhook is doing; counts are since the daemon's start.
+
+    `url` is shown as far as its host; `failures` are requests, the other counts events.
+    """
+
+    name: str
+    url: str
+    events: list[str]
+    state: WebhookState
+    delivered: int
+    missed: int
+    failures: int
+    pending: int
+    oldest_pending_at: datetime | None
+    last_success_at: datetime | None
+    last_error: str | None
+    last_error_at: datetime | None
+    next_attempt_at: datetime | None
+
+
+class WebhooksOut(Shape):
+    items: list[WebhookOut]
+
+
+class WebhookTestOut(Shape):
+    """What a receiver answered; `status` of HTTP, null where there was no answer."""
+
+    webhook: str
+    is_delivered: bool
+    status: int | None
+    message: str
+    took_s: float
 
 
 class StepOut(Shape):

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
-import struct
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tierd.config import ApiConfig
 from tierd.errors import TierdError
-from tierd.serve.auth import PEER, Peer
+from tierd.serve.protocol import PatientProtocol
 from tierd.serve.sockets import Identity, bind_tcp, bind_unix, identity, remove_own
 
-_UCRED = struct.Struct("3i")
 _START_S = 10.0
 _GRACE_S = 3
-_MAX_CONNECTIONS = 1024
+_MAX_CONNECTIONS = 2048
 _KEEP_ALIVE_S = 65
 
 log = logging.getLogger(__name__)
@@ -42,10 +36,10 @@ class ApiServer:
         self._thread: threading.Thread | None = None
         self.tcp_address: tuple[str, int] | None = None
         """Host and port that it listens on, once started."""
-        self._server = uvicorn.Server(
+        self._server = _Server(
             uvicorn.Config(
                 app,
-                http=PeerProtocol,
+                http=PatientProtocol,
                 loop="uvloop",
                 ws="none",
                 lifespan="on",
@@ -123,28 +117,11 @@ class ApiServer:
         self._sockets = []
 
 
-class PeerProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which also asks the kernel who is at the other end of a Unix socket."""
+class _Server(uvicorn.Server):
+    """uvicorn's server, which in the end also closes connections whose clients do not read what was sent to them."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn itself does
-        peer = _peer_of(transport)
-        if peer is not None:
-            self.app = cast("Callable[..., None]", _with_peer(cast(ASGIApp, self.app), peer))
-        super().connection_made(transport)
-
-
-def _with_peer(app: ASGIApp, peer: Peer) -> ASGIApp:
-    async def with_peer(scope: Scope, receive: Receive, send: Send) -> None:
-        scope[PEER] = peer
-        await app(scope, receive, send)
-
-    return with_peer
-
-
-def _peer_of(transport: asyncio.BaseTransport) -> Peer | None:
-    known = transport.get_extra_info("socket")
-    if known is None or known.family != socket.AF_UNIX:
-        return None
-    # uvloop's stand-in for a socket cannot be asked for options: ask through a descriptor of our own.
-    with socket.socket(fileno=os.dup(known.fileno())) as own:
-        return Peer(*_UCRED.unpack(own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            cast(PatientProtocol, connection).transport.abort()
+        await asyncio.sleep(0)

@@ -57,23 +57,23 @@ class Views:
 
     def recent(self) -> View:
         """A view that is at most RECENT old, or older if nothing was recorded since (never older than CURRENT)."""
-        return self._with_usage(self._recent())
+        return self.with_usage(self._recent().view)
 
     def recent_summed_up(self) -> tuple[View, Tally]:
         """A recent view, with what it comes to."""
         read = self._recent()
-        return self._with_usage(read), read.tally
+        return self.with_usage(read.view), read.tally
 
     def summed_up(self) -> tuple[View, Tally]:
         """For metrics: misses nothing of which there is an event. Access times, of which there is none, may be old."""
         last = self._last
         if last is not None and not last.is_moving and last.last_event_id == self._catalog.last_event_id():
-            return self._with_usage(last), last.tally
+            return self.with_usage(last.view), last.tally
         return self.recent_summed_up()
 
     def current(self) -> View:
         """A view that misses nothing of which there is an event."""
-        return self._with_usage(self._current())
+        return self.with_usage(self._current().view)
 
     def plan(self) -> Plan:
         """What the planner would do: at most RECENT old, or PLAN if nothing was recorded since."""
@@ -86,7 +86,7 @@ class Views:
                 known, made = self._plan
                 if known.last_event_id == read.last_event_id and _is_younger(made.made_at, PLAN, now):
                     return made
-            made = plan(self._with_usage(read), now)
+            made = plan(self.with_usage(read.view), now)
             self._plan = (read, made)
             return made
 
@@ -100,6 +100,11 @@ class Views:
         known = self._last
         found = None if known is None else known.refs.get(snapshot_id)
         return found or self._catalog.snapshot_by_id(snapshot_id).ref
+
+    def with_usage(self, view: View) -> View:
+        """The same with what is not in the catalog as it is now: how full the tiers are, what recalls cost."""
+        usage, costs = dict(self._ports.usage()), self._ports.costs()
+        return replace(view, usage=usage, costs=costs, judgement=self._config.value, quiet=self._config.quiet)
 
     def _recent(self) -> _Read:
         last = self._last
@@ -120,12 +125,6 @@ class Views:
             refs = {s.snapshot.id: s.ref for s in (*view.snapshots, *view.orphans)}
             self._last = _Read(view=view, refs=refs, last_event_id=newest, at=now)
             return self._last
-
-    def _with_usage(self, read: _Read) -> View:
-        costs, judgement = self._ports.costs(), self._config.value
-        return replace(
-            read.view, usage=dict(self._ports.usage()), costs=costs, judgement=judgement, quiet=self._config.quiet
-        )
 
 
 def _is_younger(at: datetime, bound: timedelta, now: datetime) -> bool:

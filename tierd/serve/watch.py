@@ -68,6 +68,12 @@ class Watch:
         """True when the server is about to stop: nobody should wait any longer."""
         return self._closing.is_set()
 
+    @property
+    def waiters(self) -> int:
+        """How many requests wait."""
+        with self._lock:
+            return len(self._waiters)
+
     @contextlib.contextmanager
     def waiting(self, transfer_id: TransferId | None = None) -> Iterator[Waiter]:
         """Be told about events from now on: those of one transfer, or all. Must be called on an event loop."""

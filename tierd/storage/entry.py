@@ -34,8 +34,11 @@ CHUNK = 4 << 20
 CONTENT_HEADER = b"tierd manifest 1\n"
 """What the content id's input begins with."""
 
-_FIXED = struct.Struct("<cIIIqQQ")
+_HEAD = struct.Struct("<cIIIqQQI")
 _LENGTH = struct.Struct("<I")
+_DIGEST_BYTES = 32
+_PLAIN = struct.pack("<IIII", 0, 0, 0, _DIGEST_BYTES)
+"""The lengths between path and digest of a file that has nothing else."""
 
 
 class Entry(NamedTuple):
@@ -74,14 +77,39 @@ class Entry(NamedTuple):
 
     def canonical(self) -> bytes:
         """The record of this entry in the content id."""
-        parts = [
-            _FIXED.pack(self.type.encode(), self.mode, self.uid, self.gid, self.mtime_ns, self.size, self.rdev),
-        ]
-        for field in (self.path, self.target, self.link_group, self.xattrs, self.digest):
-            parts.append(_LENGTH.pack(len(field or b"")))
-            if field:
-                parts.append(field)
-        return b"".join(parts)
+        return canonical(*(getattr(self, column) for column in CONTENT_COLUMNS))
+
+
+CONTENT_COLUMNS = (
+    "path", "type", "size", "mode", "uid", "gid", "mtime_ns", "rdev", "xattrs", "target", "link_group", "digest"
+)  # fmt: skip
+"""What of an entry a user sees, as `canonical` takes it."""
+
+
+def canonical(
+    path: bytes,
+    kind: str,
+    size: int,
+    mode: int,
+    uid: int,
+    gid: int,
+    mtime_ns: int,
+    rdev: int,
+    xattrs: bytes | None,
+    target: bytes | None,
+    link_group: bytes | None,
+    digest: bytes | None,
+) -> bytes:
+    """The record of an entry in the content id."""
+    head = _HEAD.pack(kind.encode(), mode, uid, gid, mtime_ns, size, rdev, len(path))
+    if target is link_group is xattrs is None and digest is not None and len(digest) == _DIGEST_BYTES:  # nearly all
+        return b"%b%b%b%b" % (head, path, _PLAIN, digest)
+    parts = [head, path]
+    for field in (target, link_group, xattrs, digest):
+        parts.append(_LENGTH.pack(len(field or b"")))
+        if field:
+            parts.append(field)
+    return b"".join(parts)
 
 
 class Stamp(NamedTuple):

@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import starmap
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -17,7 +18,7 @@ from typing import NamedTuple, Self
 from blake3 import blake3
 
 from tierd.errors import Corrupt, NotFound, StorageError, TierFull, Unsupported
-from tierd.storage.entry import CHUNK, CONTENT_HEADER, Entry, Side, Stamp, stamp_of
+from tierd.storage.entry import CHUNK, CONTENT_COLUMNS, CONTENT_HEADER, Entry, Side, Stamp, canonical, stamp_of
 
 __all__ = ["CHUNK", "Entry", "Manifest", "Side", "Stamp", "Totals", "delete_manifest", "stamp_of"]
 
@@ -28,6 +29,7 @@ _PAGE = 8192
 _SCHEMA = f"""
 PRAGMA page_size = {_PAGE};
 PRAGMA application_id = {_APPLICATION_ID};
+BEGIN;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE entry (
     path BLOB PRIMARY KEY, type TEXT NOT NULL, size INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL,
@@ -40,6 +42,7 @@ CREATE TABLE chunks (path BLOB PRIMARY KEY, digests BLOB NOT NULL) STRICT;
 CREATE TABLE link_name (inode INTEGER, path BLOB, count INTEGER NOT NULL, PRIMARY KEY (inode, path))
     STRICT, WITHOUT ROWID;
 INSERT INTO meta VALUES ('format', '{FORMAT}');
+COMMIT;
 """
 
 
@@ -52,6 +55,7 @@ class Totals(NamedTuple):
 
 
 _COLUMNS = ", ".join(Entry._fields)
+_WITHOUT_DATA = " AND (type <> 'f' OR link_group <> path)"
 _INSERT = f"INSERT OR REPLACE INTO entry ({_COLUMNS}) VALUES ({', '.join('?' * len(Entry._fields))})"
 
 
@@ -108,19 +112,28 @@ class Manifest:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def copy_to(self, path: Path) -> Manifest:
-        """Write a durable copy of this manifest to a new file and open it."""
+    def copy_to(self, path: Path, *, durable: bool = True) -> Manifest:
+        """Write a copy of this manifest to a new file and open it.
+
+        Args:
+            durable: False for one that is soon deleted: nothing that is written to it is waited for.
+        """
         if path.exists():
             raise StorageError(f"manifest {path} exists already")
         with self._guard():
             self._db.commit()
             target = sqlite3.connect(path, isolation_level="DEFERRED")
             try:
+                target.execute("PRAGMA synchronous = OFF")
                 self._db.backup(target, pages=4096)
             finally:
                 target.close()
-        _fsync(path)
-        return Manifest.open(path)
+        if durable:
+            _fsync(path)
+        copy = Manifest.open(path)
+        if not durable:
+            copy.execute("PRAGMA synchronous = OFF")
+        return copy
 
     # -- bulk writing ----------------------------------------------------------------------------------
 
@@ -209,9 +222,21 @@ class Manifest:
         blob = b"" if row is None else row[0]
         return [blob[at : at + 32] for at in range(0, len(blob), 32)]
 
-    def entries(self, *, after: bytes | None = None, type: str | None = None) -> Iterator[Entry]:  # noqa: A002
-        """All entries in path order, or those after a path, or of one type; reads a thousand at a time."""
-        where = "path > ?" + ("" if type is None else " AND type = ?")
+    def entries(
+        self,
+        *,
+        after: bytes | None = None,
+        type: str | None = None,  # noqa: A002  the column's name
+        without_data: bool = False,
+    ) -> Iterator[Entry]:
+        """All entries in path order, or some of them; reads a thousand at a time.
+
+        Args:
+            after: only those after this path.
+            type: only those of this type.
+            without_data: only those that are no files, or a further name of one.
+        """
+        where = "path > ?" + ("" if type is None else " AND type = ?") + (_WITHOUT_DATA if without_data else "")
         query = f"SELECT {_COLUMNS} FROM entry WHERE {where} ORDER BY path LIMIT 1000"
         if after is None:
             root = self.find(b"")
@@ -259,11 +284,18 @@ class Manifest:
         known = self.meta.get("content_id")
         if known is not None:
             return known
-        hasher = blake3(CONTENT_HEADER)
-        for entry in self.entries():
-            hasher.update(entry.canonical())
-        found: str = hasher.hexdigest()
+        found = self.compute_content_id()
         self.set_meta({"content_id": found})
+        return found
+
+    def compute_content_id(self) -> str:
+        """The same from the entries alone, whatever is kept."""
+        hasher = blake3(CONTENT_HEADER)
+        with self._guard():
+            rows = self._db.execute(f"SELECT {', '.join(CONTENT_COLUMNS)} FROM entry ORDER BY path")
+            while batch := rows.fetchmany(1000):
+                hasher.update(b"".join(starmap(canonical, batch)))
+        found: str = hasher.hexdigest()
         return found
 
     # -- for the copy engine -------------------------------------------------------------------------------

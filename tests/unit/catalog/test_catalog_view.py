@@ -6,6 +6,7 @@ import threading
 import time
 from datetime import timedelta
 
+import pytest
 from sqlalchemy import event, text
 
 from tests.unit.catalog.catalog_world import FLASH, HDD, NOW, S, World, cold_copy, measure
@@ -94,6 +95,78 @@ def test_view_is_one_moment_even_while_others_write(world: World) -> None:
         stop.set()
         writer.join()
     assert back.tier == HDD
+
+
+def test_a_view_misses_nothing_that_was_written_before_and_mixes_no_moments(world: World) -> None:
+    """Each round records an age and pins or unpins with it in one transaction, while others look all the time."""
+    s = world.add()
+    world.catalog.record_measure(s.id, measure(), now=NOW)
+    stop, wrong = threading.Event(), list[str]()
+
+    def is_mixed(view: View) -> bool:
+        seen = of(view, "v1")
+        return bool(seen.holds) != bool(seen.snapshot.episodes % 2)
+
+    def watch() -> None:
+        while not stop.is_set():
+            view = look(world)
+            if is_mixed(view):
+                wrong.append(f"{len(of(view, 'v1').holds)} pins at {of(view, 'v1').snapshot.episodes}")
+
+    def write(number: int) -> None:
+        with world.catalog.together():
+            with world.catalog._writing() as conn:
+                conn.execute(text("UPDATE snapshot SET episodes = :number"), {"number": number})
+            if number % 2:
+                world.catalog.pin(s.id, holder="me", now=NOW)
+            else:
+                world.catalog.unpin(s.id, NOW)
+
+    write(0)
+    watchers = [threading.Thread(target=watch) for _ in range(2)]
+    for watcher in watchers:
+        watcher.start()
+    try:
+        for number in range(1, 150):
+            write(number)
+            seen = of(look(world), "v1")
+            assert (seen.snapshot.episodes, len(seen.holds)) == (number, number % 2)
+    finally:
+        stop.set()
+        for watcher in watchers:
+            watcher.join()
+    assert wrong == []
+
+
+def test_a_change_that_is_taken_back_leaves_no_trace(world: World) -> None:
+    world.add()
+    look(world)
+
+    def change_and_fail() -> None:
+        with world.catalog._writing() as conn:
+            conn.execute(text("UPDATE snapshot SET name = 'v2'"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        change_and_fail()
+    assert [x.ref.name for x in look(world).snapshots] == ["v1"]
+    world.add("v3")
+    assert [x.ref.name for x in look(world).snapshots] == ["v1", "v3"]
+
+
+def test_where_nothing_is_written_snapshots_are_not_read_again(world: World) -> None:
+    statements: list[str] = []
+    event.listen(world.catalog._db.reader, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    world.add()
+    s = of(look(world), "v1").snapshot
+    lease = world.catalog.grant_lease(snapshot_id=s.id, holder="me", ttl=HOUR, now=NOW)
+    held = look(world)
+    statements.clear()
+    assert look(world) == held
+    assert not [s for s in statements if "placement" in s]
+    # Time goes on all the same.
+    later = world.catalog.view(world.tiers, world.datasets, USAGE, now=NOW + HOUR)
+    assert (of(held, "v1").holds, of(later, "v1").holds) == ((lease,), ())
 
 
 def fill(world: World, count: int) -> None:

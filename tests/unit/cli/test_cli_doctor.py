@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.conftest import SmallMount
+from tests.receiver import secret_file
 from tierd.cli.program import program
 
 CONFIG = """
@@ -83,3 +84,30 @@ def test_a_disk_that_is_nearly_full_is_noted(tmp_path: Path, small_mount: SmallM
     assert result.exit_code == 0
     notes = [look for look in json.loads(result.stdout)["looks"] if look["verdict"] == "note"]
     assert next(look["found"] for look in notes if look["what"] == "tier flash").startswith("only ")
+
+
+def test_the_secret_of_a_webhook_must_be_there_and_nobody_else_s(tmp_path: Path) -> None:
+    for name in ("flash/ds", "hdd"):
+        (tmp_path / name).mkdir(parents=True)
+    secret = secret_file(tmp_path)
+    hook = '[[webhook]]\nname = "{0}"\nurl = "{1}://h.example.com/s3cr3t"\nsecret_file = "{2}"\n'
+    written = "".join(
+        hook.format(name, scheme, path)
+        for name, scheme, path in (("a", "https", secret), ("b", "http", secret), ("c", "https", tmp_path / "none"))
+    )
+
+    def found() -> dict[str, tuple[str, str]]:
+        (tmp_path / "config.toml").write_text(CONFIG.format(base=tmp_path, flash=tmp_path / "flash") + written)
+        words = ["doctor", "--config", f"{tmp_path}/config.toml", "--url", f"unix://{tmp_path}/none.sock", "--json"]
+        result = CliRunner().invoke(program, words)
+        assert "s3cr3t" not in result.output
+        assert result.exit_code == 1
+        return looks(result)
+
+    first = found()
+    assert first["webhook a"][0] == "fine"
+    assert first["webhook b"] == ("note", "goes to http://h.example.com/… unencrypted")
+    assert first["webhook c"][0] == "bad"
+    assert "cannot be read" in first["webhook c"][1]
+    secret.chmod(0o644)
+    assert found()["webhook a"] == ("bad", f"everybody may read its secret in {secret}")

@@ -155,6 +155,17 @@ def test_leases_from_grant_to_end(world: ApiWorld, call: Call) -> None:
     assert json.loads(call("lease", "list", "--json").stdout) == {"items": []}
 
 
+def test_all_leases_of_a_job_end_together(world: ApiWorld, call: Call) -> None:
+    world.add("v3")
+    for job in ("991", "991", "99"):
+        assert call("lease", "grant", "imagenet/v3", "--lease", "8h", "--job", job).exit_code == 0
+    ended = json.loads(call("lease", "end", "--job", "991", "--json").stdout)
+    assert ended == {"ended": [1, 2]}
+    assert [held["job"] for held in json.loads(call("lease", "list", "--json").stdout)["items"]] == ["99"]
+    assert call("lease", "end", "--job", "7").exit_code == 0
+    assert call("lease", "end").exit_code == 2
+
+
 def test_a_held_snapshot_is_not_released(world: ApiWorld, call: Call) -> None:
     world.add("v3")
     assert "without end" in call("pin", "imagenet/v3").stdout

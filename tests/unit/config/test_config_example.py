@@ -19,6 +19,7 @@ from tierd.model.s3 import Prices, S3Settings
 from tierd.model.schedule import Schedule
 from tierd.model.tier import Tier
 from tierd.model.value import Judgement
+from tierd.model.webhook import Webhook
 from tierd.model.windows import Quiet
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
@@ -26,6 +27,7 @@ RAW: dict[str, Any] = tomllib.loads(EXAMPLE.read_text())
 UNCOMMENTED = re.sub(r"^#(?=[^ \n])", "", EXAMPLE.read_text(), flags=re.MULTILINE)
 CLOUD: dict[str, Any] = tomllib.loads(UNCOMMENTED)["tiers"][2]
 SCHEDULE: dict[str, Any] = tomllib.loads(UNCOMMENTED)["schedules"][0]
+WEBHOOK: dict[str, Any] = tomllib.loads(UNCOMMENTED)["webhook"][0]
 
 SECTIONS: list[tuple[str, type, Sequence[Key], dict[str, Any]]] = [
     ("tiers", Tier, (*keys.TIER, *keys.POSIX), RAW["tiers"][0]),
@@ -34,6 +36,7 @@ SECTIONS: list[tuple[str, type, Sequence[Key], dict[str, Any]]] = [
     ("datasets", Dataset, keys.DATASET, RAW["datasets"][0]),
     ("defaults", Policy, keys.POLICY, RAW["defaults"]),
     ("schedules", Schedule, keys.SCHEDULE, SCHEDULE),
+    ("webhook", Webhook, keys.WEBHOOK, WEBHOOK),
     ("api", ApiConfig, keys.API, RAW["api"]),
     ("mover", MoverConfig, keys.MOVER, RAW["mover"]),
     ("observe", ObserveConfig, keys.OBSERVE, RAW["observe"]),
@@ -57,7 +60,18 @@ NOT_WRITTEN = {
     ("", "source"): "is the file",
     **{
         ("", section): "a table of its own"
-        for section in ("tiers", "datasets", "schedules", "api", "mover", "observe", "value", "quiet", "log")
+        for section in (
+            "tiers",
+            "datasets",
+            "schedules",
+            "webhooks",
+            "api",
+            "mover",
+            "observe",
+            "value",
+            "quiet",
+            "log",
+        )
     },
 }
 FOLLOWS = {("s3", "state"): "from the database's path and the tier's name"}
@@ -96,7 +110,7 @@ def test_every_default_shown_is_the_code_s_default(
         if (
             has_default
             and (section, key.name) not in FOLLOWS
-            and not (default is None and section in {"s3", "prices", "schedules"})
+            and not (default is None and section in {"s3", "prices", "schedules", "webhook"})
         ):
             assert value == default, f"{section}.{key.name}"
 
@@ -122,6 +136,6 @@ def test_what_is_unset_by_default_is_called_so_in_the_example() -> None:
 def test_tables_inside_sections_are_shown() -> None:
     assert RAW["api"]["tokens"] == ApiConfig().tokens == {}
     assert any("policy" in dataset for dataset in RAW["datasets"])
-    assert set(RAW) | {"schedules"} == {key.name for key in keys.TOP} | {
+    assert set(RAW) | {"schedules", "webhook"} == {key.name for key in keys.TOP} | {
         name for name in keys.SECTIONS if "." not in name
     }

@@ -29,6 +29,9 @@ POD = "0f7a6a2c-5d7b-4f0e-9f5a-3f1c0a9b8d7e"
             f"pod:{POD}",
         ),
         (f"3:cpu:/kubepods/besteffort/pod{POD}/{ID}", f"pod:{POD}"),
+        # As a container sees the groups of others: relative to its own.
+        (f"0::/../../kubepods-pod{POD.replace('-', '_')}.slice/cri-containerd-{ID}.scope", f"pod:{POD}"),
+        (f"0::/../../pod{POD}/{ID}", f"pod:{POD}"),
         (f"0::/system.slice/containerd.service/cri-containerd-{ID}.scope", "containerd:3f2a91c07b4e"),
         ("0::/system.slice/jupyter.service", "unit:jupyter.service"),
         ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/train.service", "unit:train.service"),

@@ -18,6 +18,7 @@ from tierd.serve.routes import (
     status,
     transfers,
     warm,
+    webhooks,
 )
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -32,6 +33,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     leases.router,
     announcements.router,
     events.router,
+    webhooks.router,
     health.router,
     page.router,
 )

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from tierd.serve import schemas as out
 from tierd.serve.asking import MAX_ID, Absent, Reader, named
-from tierd.serve.events import MEDIA_TYPE, stream
+from tierd.serve.events import MEDIA_TYPE
 from tierd.serve.meters import waited
 from tierd.serve.parts import Have
 from tierd.serve.problems import Responses, responses
@@ -65,9 +65,9 @@ async def event_stream(
     """Server-sent events as they happen, from now on, or after `Last-Event-ID` (or `after`).
 
     The id of each is the event's id, its data the event as JSON. A comment is sent now and then, so that a broken
-    connection is noticed. The stream ends when the daemon stops; connect again with the last id.
+    connection is noticed. The stream ends when the daemon stops; connect again with the last id. A thousand may listen
+    at the same time; more are refused with 503 for the time being.
     """
     waited(request.scope, math.inf)  # it lasts as long as its client wants
     begin = last_event_id if last_event_id is not None else after
-    begin = have.catalog.last_event_id() if begin is None else begin
-    return StreamingResponse(stream(have.watch, have.catalog, have.look, begin), media_type=MEDIA_TYPE)
+    return StreamingResponse(have.event_streams.listen(have.watch, begin), media_type=MEDIA_TYPE)

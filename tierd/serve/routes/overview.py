@@ -20,20 +20,21 @@ from tierd.serve.overview import (
 )
 from tierd.serve.parts import Have
 from tierd.serve.problems import responses
-from tierd.serve.routes.status import status
+from tierd.serve.routes.status import summary
 
 router = APIRouter(tags=["daemon"])
 
 
 @router.get("/v1/overview", responses=responses())
-def overview(have: Have, caller: Reader) -> OverviewOut:
+def overview(have: Have, _: Reader) -> OverviewOut:
     """Tiers, what moves, what comes next and why, who holds what, what happened last. At most a few seconds old."""
-    now, view, (_, plan) = have.clock(), have.views.recent(), have.page.known()
+    now, known = have.clock(), have.page.known()
+    view, plan = known.view, known.plan
     holds = holds_of(view, have.look, now)
     newest = have.catalog.events(limit=MAX_EVENTS, newest_first=True)
     return OverviewOut(
         at=now,
-        status=status(have, caller),
+        status=summary(have, view, known.tally),
         seconds_to_high={str(name): left for name, left in have.trends.seconds_to_high(view, now).items()},
         transfers=transfers_of(view, have.look),
         holds=holds[:MAX_HOLDS],
@@ -59,10 +60,10 @@ def snapshot_rows(
 
     Past the end the last ones are answered. Of very many snapshots it may be a few seconds old.
     """
-    view, plan = have.page.known()
+    known = have.page.known()
     return rows(
-        view,
-        plan,
+        known.view,
+        known.plan,
         have.look,
         have.clock(),
         text=text.strip(),

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from tierd.errors import Forbidden, InvalidRequest, NotFound, TierdError, Unauthorized
 from tierd.model.transfer import TransferId
@@ -59,7 +60,7 @@ async def _form(request: Request) -> Mapping[str, str]:
     try:
         text = (await request.body()).decode("utf-8")
         fields = parse_qs(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
-    except ValueError as e:
+    except (ValueError, ClientDisconnect) as e:
         raise InvalidRequest("the form cannot be read", hint="Go back, load the page again and repeat it.") from e
     return {name: values[-1] for name, values in fields.items()}
 

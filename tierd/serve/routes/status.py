@@ -8,11 +8,13 @@ from fastapi import APIRouter
 
 from tierd import __version__
 from tierd.model.hold import HoldKind
+from tierd.model.plan import View
 from tierd.serve import schemas as out
 from tierd.serve.asking import Admin, Reader
 from tierd.serve.look import live_transfers
 from tierd.serve.parts import Have, Parts
 from tierd.serve.problems import responses
+from tierd.serve.tally import Tally
 
 router = APIRouter(tags=["daemon"])
 
@@ -22,7 +24,12 @@ _MAX_PROBLEMS = 100
 @router.get("/v1/status", responses=responses())
 def status(have: Have, _: Reader) -> out.StatusOut:
     """The state of everything in short. Its counts are at most a second old."""
-    (view, tally), now, busy = have.views.recent_summed_up(), have.clock(), have.ports.busy()
+    return summary(have, *have.views.recent_summed_up())
+
+
+def summary(have: Parts, view: View, tally: Tally) -> out.StatusOut:
+    """The state of everything in short, as of a view."""
+    now, busy = have.clock(), have.ports.busy()
     kinds = Counter(h.kind for s in view.snapshots for h in s.holds if h.is_active(now))
     troubled = [s.snapshot for s in view.snapshots if s.snapshot.problem is not None]
     return out.StatusOut(

@@ -150,8 +150,7 @@ class Crew:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.board.stop()
-        for peer in self._peers:
-            peer.sock.close()
+        self.dismiss()
         deadline = time.monotonic() + _GOODBYE_S
         for peer in self._peers:
             while os.waitpid(peer.pid, os.WNOHANG)[0] == 0:
@@ -188,6 +187,11 @@ class Crew:
         """Let `take` return; may be called by any thread."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self._waker, 1)
+
+    def dismiss(self) -> None:
+        """There are no more jobs: let the processes end while the caller goes on."""
+        for peer in self._peers:
+            peer.sock.close()
 
     @property
     def is_idle(self) -> bool:

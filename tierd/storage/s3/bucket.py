@@ -1,4 +1,4 @@
-"""The requests that tierd makes of one bucket: this and what it is made of are the only modules that call boto3.
+"""The requests that tierd makes of one bucket: this and what it is made of are the only modules that call botocore.
 
 Keys are given without the tier's prefix. Every method may be called from several threads, repeats what may succeed
 later until `retry_for_s` is over, and raises errors of `tierd.errors` only: TierOffline when the store cannot be

@@ -113,7 +113,7 @@ def write_entries(bucket: Bucket, manifest: Manifest, location: str, scratch: Pa
     with translated(str(scratch)):
         delete_manifest(plain)
         packed.unlink(missing_ok=True)
-        with manifest.copy_to(plain) as copy:
+        with manifest.copy_to(plain, durable=False) as copy:
             copy.execute("DROP TABLE IF EXISTS part")
             copy.execute("DROP TABLE IF EXISTS upload")
             copy.set_meta({"side": "copy"})
@@ -170,10 +170,9 @@ def fetch_manifest(bucket: Bucket, commit: Commit, target: Path, checkpoint: Cal
         packed.unlink()
         with Manifest.open(part) as manifest:
             _check_sane(manifest, key)
-            manifest.set_meta({"content_id": None})  # computed, not believed
-            if manifest.content_id() != commit.content_id:
+            if manifest.compute_content_id() != commit.content_id:
                 raise Corrupt(f"{key} does not describe what {layout.commit_key(commit.copy)} says")
-            manifest.set_meta({"location": commit.copy, "data": commit.data})
+            manifest.set_meta({"content_id": commit.content_id, "location": commit.copy, "data": commit.data})
         part.rename(target)
 
 

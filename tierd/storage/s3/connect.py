@@ -1,7 +1,7 @@
-"""Connecting to a store: the boto3 client as tierd needs it, and where its credentials come from.
+"""Connecting to a store: the botocore client as tierd needs it, and where its credentials come from.
 
-The bulk transfer clients of boto3 are not used: s3transfer cannot resume, and the one of the AWS common runtime
-ignores `endpoint_url` and would send the data to AWS.
+boto3 is not needed for that, and takes longer to load. Nor would its bulk transfer clients be of use: s3transfer
+cannot resume, and the one of the AWS common runtime ignores `endpoint_url` and would send the data to AWS.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import base64
 import configparser
 import hashlib
+from contextlib import suppress
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
 import botocore.handlers
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from botocore.loaders import Loader, create_loader
 
 from tierd.errors import Denied, StorageError
 from tierd.model.s3 import S3Settings
@@ -27,7 +30,7 @@ _ANY_REGION = "us-east-1"
 
 
 def connect(settings: S3Settings, wait: Wait) -> Any:
-    """A boto3 client for a tier's store; sends nothing yet. It may be used by several threads.
+    """A client for a tier's store; sends nothing yet. It may be used by several threads.
 
     Args:
         wait: called at least every 0.2 s while a request is under way; may raise to give it up.
@@ -37,8 +40,8 @@ def connect(settings: S3Settings, wait: Wait) -> Any:
     """
     try:
         secrets = _read_credentials(settings)
-        session = boto3.session.Session(profile_name=None if secrets else settings.profile)
-        region = settings.region or session.region_name or _ANY_REGION
+        session = _session(None if secrets else settings.profile)
+        region = settings.region or session.get_config_variable("region") or _ANY_REGION
         chosen: dict[str, Any] = {
             "endpoint_url": settings.endpoint,
             "region_name": region,
@@ -46,7 +49,7 @@ def connect(settings: S3Settings, wait: Wait) -> Any:
             "config": _config(settings),
             **secrets,
         }
-        make: Any = session.client  # its types are an overload for each of 400 services
+        make: Any = session.create_client  # its types are an overload for each of 400 services
         client = make("s3", **chosen)
     except BotoCoreError as error:
         raise StorageError(
@@ -58,6 +61,25 @@ def connect(settings: S3Settings, wait: Wait) -> Any:
     client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
     make_patient(client, wait, settings.timeout_s)
     return client
+
+
+def preload() -> None:
+    """Load now what a client needs, so that the next one is made at once."""
+    nobody: dict[str, Any] = {"aws_access_key_id": "-", "aws_secret_access_key": "-"}  # else it would look for some
+    with suppress(BotoCoreError):  # whoever needs a client is told
+        _session(None).create_client("s3", region_name=_ANY_REGION, **nobody)
+
+
+def _session(profile: str | None) -> botocore.session.Session:
+    session = botocore.session.Session(profile=profile)
+    session.register_component("data_loader", _models(session.get_config_variable("data_path")))
+    return session
+
+
+@cache
+def _models(search: str | None) -> Loader:
+    """What botocore knows of the service, from large files: read once for all clients."""
+    return create_loader(search)
 
 
 def place(settings: S3Settings) -> str:
@@ -89,7 +111,7 @@ def _config(settings: S3Settings) -> Config:
 
 
 def _read_credentials(settings: S3Settings) -> dict[str, str]:
-    """From the configured file alone; nothing where none is configured: then boto3 looks in the usual places.
+    """From the configured file alone; nothing where none is configured: then botocore looks in the usual places.
 
     Raises:
         Denied

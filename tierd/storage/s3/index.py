@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import NamedTuple, cast
 
 from tierd.storage.manifest import CHUNK, Manifest
@@ -67,7 +68,7 @@ class Index:
         self._manifest.execute("INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?, ?)", item)
         self._manifest.execute_many(
             "INSERT OR REPLACE INTO piece VALUES (?, ?, ?, ?, ?)",
-            [(*piece[:4], _pack(piece.segments)) for piece in pieces],
+            [(*piece[:4], _pack(piece.segments)) for piece in sorted(pieces, key=itemgetter(0))],  # as the table is
         )
 
     def remove(self, number: int) -> None:

@@ -38,6 +38,11 @@ class Stream:
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes."""
+        end = self._filled + len(data)
+        if self._buffer is not None and end < self._part_bytes:  # nearly always
+            self._buffer[self._filled : end] = data
+            self._filled, self.size = end, self.size + len(data)
+            return
         at, view = 0, memoryview(data)
         while at < len(view):
             room = self._room()

@@ -235,24 +235,32 @@ class _Unpack:
                     self._start(part)
                 while self._slots.are_in_use:
                     self._move_on()
+                self._crew.dismiss()
+                lanes.run(self._flush)  # the disk works while the rest is written
+                self._finish()
+                lanes.drain()
         finally:
             for large in self._large.values():
                 os.close(large.fd)
             manifest.commit()
-        self._record_files()
-        control.checkpoint("copy: links")
-        self._make_others()
-        if self._is_resumed:
-            sweep_strangers(tree, self._places.dropped, manifest, control)
-        control.checkpoint("copy: directories")
-        finish_directories(tree, manifest, control, is_new=not self._is_resumed)
-        manifest.execute("DROP TABLE fetched")
-        if not self._is_complete():
-            raise Corrupt("what came out of the bucket is not what the copy's manifest says", hint="It is tried again.")
         control.checkpoint("copy: sync")
         manifest.set_meta({"complete": "1", "copied_bytes": str(self._copied)})
         with translated("the copy"):
             syncfs(tree)
+
+    def _finish(self) -> None:
+        """All files are there: make what else belongs to the tree, and see that nothing is missing."""
+        manifest, control = self._manifest, self._control
+        self._record_files()
+        control.checkpoint("copy: links")
+        self._make_others()
+        if self._is_resumed:
+            sweep_strangers(self._places.tree, self._places.dropped, manifest, control)
+        control.checkpoint("copy: directories")
+        finish_directories(self._places.tree, manifest, control, is_new=not self._is_resumed)
+        manifest.execute("DROP TABLE fetched")
+        if not self._is_complete():
+            raise Corrupt("what came out of the bucket is not what the copy's manifest says", hint="It is tried again.")
 
     def _wants(self, path: bytes) -> bool:
         return self._only is None or path in self._only
@@ -303,12 +311,12 @@ class _Unpack:
 
     def _make_others(self) -> None:
         """Links, FIFOs, devices, and the further names of hard-linked entries."""
-        for number, entry in enumerate(self._known.entries()):
+        for number, entry in enumerate(self._known.entries(without_data=True)):
             if number % 256 == 0:
                 self._control.checkpoint()
-            is_further = entry.link_group not in (None, entry.path)
-            if not self._wants(entry.path) or (not is_further and entry.type in "fd"):
+            if entry.type == "d" or not self._wants(entry.path):
                 continue
+            is_further = entry.link_group not in (None, entry.path)
             try:
                 self._make_other(entry, is_further)
             except OSError as error:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import cast
 
@@ -432,13 +433,11 @@ class _Upload:
     def _tree(self) -> None:
         """The last pack: directories, links and devices, each with everything it has."""
         pack = self._open_pack("tree")
-        for number, entry in enumerate(self._manifest.entries()):
+        for number, entry in enumerate(self._manifest.entries(without_data=True)):
             if number % 256 == 0:
                 self._control.checkpoint()
-            if entry.link_group not in (None, entry.path):
-                pack.stream.write(tar.header(entry, link_to=entry.link_group))
-            elif entry.type != "f":
-                pack.stream.write(tar.header(entry))
+            is_further = entry.link_group not in (None, entry.path)
+            pack.stream.write(tar.header(entry, link_to=entry.link_group if is_further else None))
         self._end_pack()
 
     # -- large files -----------------------------------------------------------------------------------------
@@ -510,7 +509,7 @@ class _Upload:
         pack, info = done.pack, done.info
         item = Object(pack.number, pack.stream.key, pack.kind, info.size, to_hex(done.crc64nvme), info.etag)
         self._index.add(item, pack.pieces)
-        self._manifest.add([(*row, self._attempt) for row in pack.rows])
+        self._manifest.add([(*row, self._attempt) for row in sorted(pack.rows, key=itemgetter(0))])
         for path, digests in pack.chunks:
             self._manifest.add_chunks(path, digests)
         for row in pack.rows:

@@ -1,6 +1,6 @@
-"""The wire below boto3: sockets that call back while they wait, and bodies that are sent from where they lie.
+"""The wire below botocore: sockets that call back while they wait, and bodies that are sent from where they lie.
 
-boto3 signs, addresses and understands; its sockets, however, block for as long as a request may take. These here are
+botocore signs, addresses and understands; its sockets, however, block for as long as a request may take. These here are
 waited for in small steps, so that a caller can be told to stop in the middle of a request, and the timeout counts
 from the last byte and not from the first.
 """
@@ -133,7 +133,7 @@ class _Reader(io.RawIOBase):
 
 
 def make_patient(client: Any, wait: Wait, timeout_s: float) -> None:
-    """Let all connections of a boto3 client call `wait`; see `PatientSocket`."""
+    """Let all connections of a client call `wait`; see `PatientSocket`."""
 
     def wrap(connection: Any) -> None:
         if isinstance(connection.sock, socket.socket):  # not TLS within TLS, which is no socket

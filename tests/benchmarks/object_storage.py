@@ -9,9 +9,11 @@
     juicefs  a recall of `small`, and an epoch of training on it afterwards
 
 Clients take turns, and medians are compared. Every run is a process of its own whose start is part of the time, as
-is the sync of what came down. Every client of every turn has a server of its own, started fresh with its data on
-this machine's disk: nobody meets the objects, or the memory, that another one left. Source and target are fresh ext4
-on loop mounts. Sources are in the page cache for everybody: these are measurements of clients, not of a disk. What
+is the sync of what came down. Only tierd's is started ahead, as the daemon does it while transfers follow one
+another (tierd/move/standby.py): its time begins with the order, but includes the start with --no-standby, as for
+the first transfer after a long pause. Every client of every turn has a server of its own, started fresh with its data
+on this machine's disk: nobody meets the objects, or the memory, that another one left. Source and target are fresh
+ext4 on loop mounts. Sources are in the page cache for everybody: these are measurements of clients, not of a disk. What
 came down lies in a new directory and is compared with the source byte by byte. tierd computes its digests on the way
 up and checks them on the way down; the others do not.
 
@@ -131,10 +133,10 @@ def one_turn(bench: Bench, workload: Workload, who: Contender, expected: dict[st
         if who.prepare is not None:
             measured(who.prepare(job), environment)
         contents(job.source)  # into the page cache, if it was not there
-        found["up"] = measured(who.up(job), environment, synced=bench.target)
+        found["up"] = measured(who.up(job), environment, synced=bench.target, stands_by=who.stands_by)
         sync(bench.base)
         tree = job.target / who.tree
-        found["down"] = measured(who.down(job), environment, synced=bench.target, watched=tree)
+        found["down"] = measured(who.down(job), environment, synced=bench.target, watched=tree, stands_by=who.stands_by)
         compare(expected, tree)
         if workload.reads_one_file and who.name == _OURS:
             found["get"] = measured(tierd_command("get", job), environment)
@@ -212,6 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="small,big,mid,lat20,juicefs", help="some of small,big,mid,lat20,juicefs")
     parser.add_argument("--clients", help="some of tierd,s5cmd,rclone,boto3")
+    parser.add_argument("--no-standby", action="store_true", help="tierd's time includes the start of its process")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--big-mib", type=int, default=4096)
     parser.add_argument("--small", type=int, default=20_000, metavar="FILES")
@@ -243,7 +246,11 @@ def main() -> None:
     chosen = [known[name] for name in only if name in known]
     if len(chosen) + ("juicefs" in only) != len(only):
         parser.error(f"--only knows {', '.join(known)} and juicefs")
-    clients = [each for each in contenders() if options.clients is None or each.name in options.clients.split(",")]
+    clients = [
+        each
+        for each in contenders(tierd_stands_by=not options.no_standby)
+        if options.clients is None or each.name in options.clients.split(",")
+    ]
     results: dict[str, float | str] = {}
     for who in clients:
         if who.missing is not None:

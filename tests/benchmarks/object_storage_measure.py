@@ -24,6 +24,7 @@ from tierd.fs.linux import syncfs
 
 TIMEOUT_S = 1200.0
 _MEMORY_EVERY_S = 0.05
+_SETTLE_S = 0.2
 _WATCH_EVERY_S = 0.005
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -134,12 +135,19 @@ def cpu_seconds(pid: int) -> float:
 
 
 def measured(
-    command: list[str], environment: Mapping[str, str], *, synced: Path | None = None, watched: Path | None = None
+    command: list[str],
+    environment: Mapping[str, str],
+    *,
+    synced: Path | None = None,
+    watched: Path | None = None,
+    stands_by: bool = False,
 ) -> Spent:
     """Run a client to its end.
 
     Args:
         environment: added to this process's.
+        stands_by: it is started before, says a line when it is ready, and begins when it gets one: time and CPU count
+            from there.
         synced: the file system it wrote to; its sync is part of the time.
         watched: the directory where its files appear.
 
@@ -147,10 +155,21 @@ def measured(
         Failed: it ended with an error, or lasted too long.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        began = time.perf_counter()
+        began, spent_before = time.perf_counter(), 0.0
         process = subprocess.Popen(
-            command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=out, stderr=errors
+            command,
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE if stands_by else subprocess.DEVNULL,
+            stdout=out,
+            stderr=errors,
         )
+        if process.stdin is not None:
+            while process.poll() is None and not os.fstat(out.fileno()).st_size:
+                time.sleep(0.01)
+            time.sleep(_SETTLE_S)
+            spent_before, began = cpu_seconds(process.pid), time.perf_counter()
+            with suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(b"go\n")
         watch = _Watch(process.pid, watched, began)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -163,7 +182,7 @@ def measured(
             raise Failed(f"{command[0]} ended with {process.returncode} after {wall:.0f} s: {why}")
         return Spent(
             wall_s=wall,
-            cpu_s=usage.ru_utime + usage.ru_stime,
+            cpu_s=usage.ru_utime + usage.ru_stime - spent_before,
             peak_bytes=watch.peak_bytes,
             first_byte_s=watch.first_byte_s,
             said=_said(out),

@@ -45,6 +45,7 @@ class Contender:
 
     Attributes:
         prepare: what is done once for a new server, outside of what is measured.
+        stands_by: it is started ahead and waits for its order; see `measured`.
         missing: how to install it, if it is not.
     """
 
@@ -54,11 +55,12 @@ class Contender:
     prepare: Command | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     tree: str = "."
+    stands_by: bool = False
     missing: str | None = None
 
 
-def contenders() -> list[Contender]:
-    return [_tierd(), _s5cmd(), _rclone(), _boto3()]
+def contenders(*, tierd_stands_by: bool = True) -> list[Contender]:
+    return [_tierd(stands_by=tierd_stands_by), _s5cmd(), _rclone(), _boto3()]
 
 
 def program(name: str) -> str | None:
@@ -67,12 +69,21 @@ def program(name: str) -> str | None:
     return str(beside) if beside.exists() else shutil.which(name)
 
 
-def tierd_command(what: str, job: Job, *at: Path) -> list[str]:
+def tierd_command(what: str, job: Job, *at: Path, stands_by: bool = False) -> list[str]:
     script = HERE / "object_storage_tierd.py"
-    return [sys.executable, str(script), what, job.endpoint, BUCKET, str(job.scratch), *map(str, at)]
+    return [
+        sys.executable,
+        str(script),
+        *(["--stand-by"] if stands_by else []),
+        what,
+        job.endpoint,
+        BUCKET,
+        str(job.scratch),
+        *map(str, at),
+    ]
 
 
-def _tierd() -> Contender:
+def _tierd(*, stands_by: bool) -> Contender:
     def prepare(job: Job) -> list[str]:
         path = job.scratch / "credentials"
         path.touch(mode=0o600)
@@ -82,9 +93,10 @@ def _tierd() -> Contender:
     return Contender(
         name="tierd",
         prepare=prepare,
-        up=lambda job: tierd_command("up", job, job.source),
-        down=lambda job: tierd_command("down", job, job.target),
+        up=lambda job: tierd_command("up", job, job.source, stands_by=stands_by),
+        down=lambda job: tierd_command("down", job, job.target, stands_by=stands_by),
         tree="tree",
+        stands_by=stands_by,
     )
 
 

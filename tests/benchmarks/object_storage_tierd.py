@@ -1,10 +1,11 @@
 """tierd's side of the comparison: the S3 driver as a worker uses it, in a process of its own for every run.
 
-    object_storage_tierd.py prepare|up|down|get ENDPOINT BUCKET SCRATCH [SOURCE|TARGET]
+    object_storage_tierd.py [--stand-by] prepare|up|down|get ENDPOINT BUCKET SCRATCH [SOURCE|TARGET]
 
 Up is everything until the commit object is written, the store's proof of every checksum included. Down begins on a
 machine that knows nothing but the copy's location, and ends when the tree is complete and synced; every byte is
-compared with its digest on the way. SCRATCH holds `credentials`, and afterwards the identity and the location.
+compared with its digest on the way. With --stand-by it loads what a worker of the daemon loads that has no order yet,
+says so, and waits for a line. SCRATCH holds `credentials`, and afterwards the identity and the location.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ sys.path.insert(0, str(ROOT))
 from blake3 import blake3  # noqa: E402  after the path above, as all that follows
 
 from tierd.model.s3 import S3Settings  # noqa: E402
+from tierd.model.tier import TierKind  # noqa: E402
+from tierd.move.worker import preload  # noqa: E402
 from tierd.storage.base import CopyLimits, Site, Tree  # noqa: E402
 from tierd.storage.control import Unlimited  # noqa: E402
 from tierd.storage.s3.bucket import Bucket  # noqa: E402
@@ -123,5 +126,16 @@ def main(what: str, endpoint: str, bucket: str, where: str, *at: str) -> None:
     print(json.dumps({**result, "work_s": round(time.perf_counter() - began, 3)}))
 
 
+def stand_by() -> None:
+    preload([TierKind.S3])
+    print("ready", flush=True)
+    if not sys.stdin.readline():
+        sys.exit(1)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    arguments = sys.argv[1:]
+    if arguments[0] == "--stand-by":
+        stand_by()
+        del arguments[0]
+    main(*arguments)

@@ -122,7 +122,9 @@ class Soak:
         rests = True
         for s in self.daemon.get("/v1/snapshots?limit=200").json()["items"]:
             rests = rests and s["residency"] == "migrated" and s["transfer"] is None
-            if s["transfer"] is None and any(p["state"] == "stale" for p in s["placements"]):
+            # A resident one with a stale cold copy migrates by itself, unless the lease of a warm-up holds it.
+            is_left = s["residency"] == "migrated" and any(p["state"] == "stale" for p in s["placements"])
+            if is_left and s["transfer"] is None:
                 self.daemon.post(f"/v1/snapshots/{s['ref']}/warm", {"lease_s": 1.0}, check=False)
                 self.counts["healed"] += 1
                 rests = False

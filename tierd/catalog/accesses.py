@@ -80,7 +80,8 @@ class Accesses(Session):
         Of those nobody knows whether they were used: the time does not count as disuse.
         """
         gap = max(until - since, timedelta(0))
-        with self._writing() as conn:
+        # Once a minute, and alone in its transaction nearly always: nobody has to read anything again for it.
+        with self._writing(outdates=bool(unobserved)) as conn:
             upsert = insert(setting).values(name=_OBSERVED_UNTIL, value=str(to_micros(until)))
             conn.execute(upsert.on_conflict_do_update(index_elements=["name"], set_={"value": str(to_micros(until))}))
             if not unobserved or not gap:

@@ -21,6 +21,7 @@ HORIZON = timedelta(days=3660)
 """What is announced for later than this, or began longer ago, is a slip of the pen."""
 
 _OPEN = announcement.c.ended_at.is_(None)
+_FIRST_OVER = select(func.min(announcement.c.until)).where(_OPEN)
 _SAID = ("source", "holder", "use_at", "until", "confidence", "note")
 """What a repetition with the same request key may change."""
 _NEWEST = 50_000
@@ -97,13 +98,13 @@ class Announcing(Session):
 
     def expire_announcements(self, now: datetime) -> list[Announcement]:
         """End those whose time is over; return them."""
-        # Without an order: asked for one, SQLite walks through the whole history instead of the few that are open.
-        due = select(announcement).where(_OPEN, announcement.c.until < now)
-        with self._reading() as conn:  # nearly always nothing is due: do not keep writers waiting for that
-            if conn.execute(due.limit(1)).first() is None:
-                return []
+        first = self._known("first announcement to be over", lambda conn: conn.scalar(_FIRST_OVER))
+        if first is None or first >= now:  # nearly always: do not keep writers waiting for that
+            return []
         with self._writing() as conn:
-            over = sorted(conn.execute(due).fetchall(), key=lambda r: r.id)
+            # Without an order: asked for one, SQLite walks through the whole history instead of the few that are open.
+            due = conn.execute(select(announcement).where(_OPEN, announcement.c.until < now)).fetchall()
+            over = sorted(due, key=lambda r: r.id)
             return [_end(conn, r.id, "announcement.over", r.until, now) for r in over]
 
     def announcements(self, snapshot_id: SnapshotId | None = None, *, now: datetime) -> list[Announcement]:

@@ -143,9 +143,8 @@ class Placements(Session):
 
     def bytes_on(self, tier: TierName) -> int:
         """Apparent bytes of everything the catalog knows to lie on the tier, whatever it is worth."""
-        with self._reading() as conn:
-            total = conn.scalar(select(func.sum(placement.c.size_bytes)).where(placement.c.tier == tier))
-            return total or 0
+        total = select(func.sum(placement.c.size_bytes)).where(placement.c.tier == tier)
+        return self._known(("bytes on", tier), lambda conn: conn.scalar(total)) or 0
 
     def placements_by_snapshot(self) -> dict[SnapshotId, list[Placement]]:
         """All placements there are, gone snapshots included, in one query."""

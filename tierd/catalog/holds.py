@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, func, insert, or_, select, update
 
 from tierd.catalog import events, rows
 from tierd.catalog.lookup import snapshot_by_id
@@ -17,6 +17,7 @@ from tierd.model.event import Detail
 from tierd.model.hold import Hold, HoldId, HoldKind, Tie
 
 _OPEN = hold.c.ended_at.is_(None)
+_FIRST_TO_EXPIRE = select(func.min(hold.c.expires_at)).where(_OPEN)
 EXPIRED_HINT = "Ask for the snapshot again: `tierd warm` gives a new lease."
 
 
@@ -155,15 +156,14 @@ class Holds(Session):
 
     def expire_leases(self, now: datetime) -> list[Hold]:
         """End the leases whose time is over; return them."""
-        # Without an order, as above.
-        due = select(hold).where(_OPEN, hold.c.expires_at <= now)
-        with self._reading() as conn:  # nearly always nothing is due: do not keep writers waiting for that
-            if conn.execute(due.limit(1)).first() is None:
-                return []
+        first = self._known("first lease to expire", lambda conn: conn.scalar(_FIRST_TO_EXPIRE))
+        if first is None or first > now:  # nearly always: do not keep writers waiting for that
+            return []
         with self._writing() as conn:
+            # Without an order, as above.
+            due = conn.execute(select(hold).where(_OPEN, hold.c.expires_at <= now)).fetchall()
             return [
-                change(conn, r.id, "lease.expired", now, ended_at=r.expires_at)
-                for r in sorted(conn.execute(due).fetchall(), key=lambda r: r.id)
+                change(conn, r.id, "lease.expired", now, ended_at=r.expires_at) for r in sorted(due, key=lambda r: r.id)
             ]
 
     def pin(self, snapshot_id: SnapshotId, holder: str, now: datetime, note: str | None = None) -> Hold:

@@ -15,6 +15,8 @@ from tierd.catalog.session import Session
 from tierd.model.dataset import SnapshotId
 from tierd.model.part import Part
 
+_ANY = select(part.c.transfer_id).limit(1)
+
 
 class Parts(Session):
     """Which parts there are. A row says that the part is complete; without it what lies on the tier is litter."""
@@ -35,9 +37,8 @@ class Parts(Session):
 
         One transaction: a lease is granted either before it (and the part stays) or after it (and finds none).
         """
-        with self._reading() as conn:
-            if conn.execute(select(part.c.transfer_id).limit(1)).one_or_none() is None:
-                return []  # nothing to write, nearly always
+        if self._known("any part", lambda conn: conn.scalar(_ANY)) is None:
+            return []  # nothing to write, nearly always
         with self._writing() as conn:
             dropped = [one for one in _parts(conn, None) if not active_holds(conn, one.snapshot_id, now)]
             for one in dropped:

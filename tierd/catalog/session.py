@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, text
 
@@ -16,6 +16,7 @@ from tierd.errors import CatalogError
 
 _NEWEST = text("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0)")
 _ROWS_WRITTEN = text("SELECT total_changes()")
+_T = TypeVar("_T")
 
 
 class Session:
@@ -29,6 +30,8 @@ class Session:
         self._rows = 0
         self._changing, self._changed = 0, 0
         """Transactions that change something: counted before they are committed, and again afterwards."""
+        self._answers: dict[Hashable, tuple[int, Any]] = {}
+        """By question: how many changes had been made when it was answered, and the answer."""
         self._shared: Connection | None = None
         self._sharer: int | None = None
         with self._reading() as conn:
@@ -82,6 +85,30 @@ class Session:
         with translated(self.path), self._db.reader.connect() as conn, conn.begin():
             yield conn
 
+    def _known(
+        self,
+        question: Hashable,
+        read: Callable[[Connection], _T],
+        *,
+        fits: Callable[[_T], bool] = lambda _: True,
+    ) -> _T:
+        """What `read` finds; not read again for as long as nothing is written, so that a daemon at rest asks nothing.
+
+        Args:
+            question: names it: the same question is always read in the same way.
+            fits: whether an answer that nothing written has outdated is of use now.
+        """
+        self._check_open()
+        changes, found = self._answers.get(question, (-1, None))
+        if changes == self._changing and fits(found):
+            return found  # type: ignore[no-any-return]  # what was put in below
+        changes = self._changed  # before the read begins: what is changed meanwhile is read the next time
+        with self._reading() as conn:
+            answer = read(conn)
+        if changes == self._changing:  # else it is not known whether this read saw a change made or begun meanwhile
+            self._answers[question] = changes, answer
+        return answer
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Let the writes of this thread share one transaction, and so one wait for the disk.
@@ -97,8 +124,12 @@ class Session:
                 self._shared, self._sharer = None, None
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        """One transaction: all of it or nothing is kept; those who wait for events are told after the commit."""
+    def _writing(self, *, outdates: bool = True) -> Iterator[Connection]:
+        """One transaction: all of it or nothing is kept; those who wait for events are told after the commit.
+
+        Args:
+            outdates: False for a change that no answer that is kept (`_known`) depends on.
+        """
         shared = self._shared
         if shared is not None and self._sharer == threading.get_ident():
             with translated(self.path), shared.begin_nested():
@@ -110,8 +141,9 @@ class Session:
                 yield conn
                 newest: int = conn.scalar(_NEWEST)
                 written: int = conn.scalar(_ROWS_WRITTEN)
-                if written != self._rows:
-                    self._rows, self._changing = written, self._changing + 1
+                if written != self._rows and outdates:
+                    self._changing += 1
+                self._rows = written
             self._changed = self._changing
         with self._news:
             if newest > self._newest_event:

@@ -75,9 +75,12 @@ class Settings(Session):
         Raises:
             NotFound: there is no such tier.
         """
-        with self._reading() as conn:
+
+        def read(conn: Connection) -> str | None:
             tier_must_exist(conn, name)
             return conn.scalar(select(tier.c.uuid).where(tier.c.name == name))
+
+        return self._known(("identity of", name), read)
 
     def set_tier_identity(self, name: TierName, uuid: str) -> None:
         """Remember which store belongs to this tier.

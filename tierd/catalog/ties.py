@@ -24,11 +24,15 @@ _TIED = or_(hold.c.pid.is_not(None), hold.c.job.is_not(None))
 class Ties(Session):
     """What leases are tied to, and the hand-over from one holder to the next."""
 
-    def tied_leases(self) -> list[Hold]:
+    def tied_leases(self) -> Sequence[Hold]:
         """Leases that have not ended and are tied to something, also those whose time is over."""
-        with self._reading() as conn:
+
+        def read(conn: Connection) -> tuple[Hold, ...]:
             # Sorted here, as in `active_holds`.
-            return sorted((rows.hold(r) for r in conn.execute(select(hold).where(_OPEN, _TIED))), key=lambda h: h.id)
+            found = (rows.hold(r) for r in conn.execute(select(hold).where(_OPEN, _TIED)))
+            return tuple(sorted(found, key=lambda h: h.id))
+
+        return self._known("tied leases", read)
 
     def end_tied(self, leases: Sequence[Hold], now: datetime, message: str) -> None:
         """What they were tied to is over; one that was handed over since is left alone."""

@@ -32,6 +32,8 @@ from tierd.model.effect import Effect, MarkPartial
 from tierd.model.tier import TierName
 from tierd.model.transfer import Transfer, TransferId, TransferKind, TransferState
 
+_ANY_LIVE = select(transfer.c.id).where(IS_LIVE).limit(1)
+
 
 class Transfers(Session):
     """Queueing, claiming and advancing transfers."""
@@ -156,6 +158,8 @@ class Transfers(Session):
         carrying out already, and asks for as many more. One that shall be cancelled is included even while paused
         or backing off, so that what it left behind is cleaned up.
         """
+        if self._known("any live transfer", lambda conn: conn.scalar(_ANY_LIVE)) is None:
+            return []
         is_due = or_(transfer.c.not_before.is_(None), transfer.c.not_before <= now)
         ready = and_(transfer.c.is_paused.is_(False), is_due)
         query = (

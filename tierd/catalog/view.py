@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, exists, func, select
@@ -26,8 +26,10 @@ from tierd.model.tier import Tier, TierName, TierUsage
 from tierd.model.transfer import LIVE, POLICY, Transfer, TransferKind, TransferState
 
 _T = TypeVar("_T")
+_About = TypeVar("_About", Hold, Announcement, Placement)
 _NEWEST = 10_000
 _DAY = timedelta(days=1)
+_FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,22 +90,29 @@ class _Kept(Generic[_T]):
 
 @dataclass(frozen=True, kw_only=True)
 class _Content:
-    """What a view shows that time alone does not change. `changes`: how many had been made before it was read."""
+    """The snapshots and orphans of a view, the same as long as nothing is written and no hold or announcement ends.
 
-    changes: int
+    Attributes:
+        since, until: the moments for which it was read: from the first on, and before the other.
+    """
+
     datasets: Sequence[Dataset]
     flash: TierName
-    configured: Mapping[str, Dataset]
-    found: Sequence[Snapshot]
-    left: Sequence[Snapshot]
-    placements: Mapping[SnapshotId, Sequence[Placement]]
-    live: Mapping[SnapshotId, Transfer]
-    failed: Mapping[SnapshotId, Transfer]
-    released: Mapping[SnapshotId, datetime]
+    snapshots: tuple[SnapshotView, ...]
+    orphans: tuple[SnapshotView, ...]
+    since: datetime
+    until: datetime
 
-    def is_of(self, changes: int, datasets: Sequence[Dataset], flash: TierName) -> bool:
-        """Whether the same would be read now."""
-        return (self.changes, self.datasets, self.flash) == (changes, datasets, flash)
+    def is_of(self, datasets: Sequence[Dataset], flash: TierName, now: datetime) -> bool:
+        """Whether the same would be read for these."""
+        return (self.datasets, self.flash) == (datasets, flash) and self.since <= now < self.until
+
+
+def _grouped(found: Iterable[_About]) -> Mapping[SnapshotId, Sequence[_About]]:
+    grouped: defaultdict[SnapshotId, list[_About]] = defaultdict(list)
+    for one in found:
+        grouped[one.snapshot_id].append(one)
+    return grouped
 
 
 def _newest_failures() -> Select[*tuple[Any, ...]]:
@@ -155,7 +164,6 @@ class Views(Session):
         self._kept_snapshots = _Kept(rows.snapshot, key_columns=1)
         self._kept_orphans = _Kept(rows.snapshot, key_columns=1)
         self._kept_placements = _Kept(rows.placement, key_columns=2)
-        self._content: _Content | None = None
 
     def view(
         self,
@@ -170,44 +178,20 @@ class Views(Session):
         Every dataset is in the phase that an operator gave it.
         """
         flash = min(tiers, key=lambda t: t.rank).name
-        holds: defaultdict[SnapshotId, list[Hold]] = defaultdict(list)
-        announced: defaultdict[SnapshotId, list[Announcement]] = defaultdict(list)
-        changes = self._changed  # before the read begins: what is changed meanwhile is read the next time
+        content = self._known(
+            "view", lambda conn: self._read(conn, datasets, flash, now), fits=lambda c: c.is_of(datasets, flash, now)
+        )
         with self._reading() as conn:
-            for h in active_holds(conn, None, now):
-                holds[h.snapshot_id].append(h)
-            for a in open_announcements(conn, None, now):
-                announced[a.snapshot_id].append(a)
             promoted_bytes = _promoted_bytes(conn, now)
-            last = self._content
-            # If a change was made or begun meanwhile, it is not known whether this read sees it.
-            is_quiet = changes == self._changing
-            if is_quiet and last is not None and last.is_of(changes, datasets, flash):
-                content = last
-            else:
-                content = self._content = self._read(conn, changes, datasets, flash)
-
-        def seen(s: Snapshot) -> SnapshotView:
-            return SnapshotView(
-                snapshot=s,
-                dataset=content.configured[s.ref.dataset],
-                placements=tuple(content.placements.get(s.id, ())),
-                holds=tuple(holds.get(s.id, ())),
-                announcements=tuple(announced.get(s.id, ())),
-                live=content.live.get(s.id),
-                last_failure=content.failed.get(s.id),
-                released_at=content.released.get(s.id),
-            )
-
         return View(
-            snapshots=tuple(map(seen, content.found)),
+            snapshots=content.snapshots,
             tiers=tuple(tiers),
             usage=dict(usage),
-            orphans=tuple(map(seen, content.left)),
+            orphans=content.orphans,
             promoted_bytes=promoted_bytes,
         )
 
-    def _read(self, conn: Connection, changes: int, datasets: Sequence[Dataset], flash: TierName) -> _Content:
+    def _read(self, conn: Connection, datasets: Sequence[Dataset], flash: TierName, now: datetime) -> _Content:
         ours = (
             select(snapshot)
             .where(snapshot.c.dataset.in_([d.name for d in datasets]))
@@ -216,20 +200,34 @@ class Views(Session):
         present = ours.where(snapshot.c.gone_at.is_(None))
         orphaned = ours.where(snapshot.c.gone_at.is_not(None), snapshot.c.id.in_(_with_own_copy()))
         copies = select(placement).order_by(placement.c.snapshot_id, placement.c.tier)
-        placements: defaultdict[SnapshotId, list[Placement]] = defaultdict(list)
-        for p in self._kept_placements.values(conn.execute(copies).all()):
-            placements[p.snapshot_id].append(p)
+        held, announced = active_holds(conn, None, now), open_announcements(conn, None, now)
+        holds, announcements = _grouped(held), _grouped(announced)
+        placements = _grouped(self._kept_placements.values(conn.execute(copies).all()))
+        configured = {d.name: d for d in in_given_phases(conn, datasets)}
+        live = _by_snapshot(conn, select(transfer).where(transfer.c.state.in_(sorted(LIVE))))
+        failed = _by_snapshot(conn, _newest_failures())
+        released = _released_lately(conn, flash)
+
+        def seen(s: Snapshot) -> SnapshotView:
+            return SnapshotView(
+                snapshot=s,
+                dataset=configured[s.ref.dataset],
+                placements=tuple(placements.get(s.id, ())),
+                holds=tuple(holds.get(s.id, ())),
+                announcements=tuple(announcements.get(s.id, ())),
+                live=live.get(s.id),
+                last_failure=failed.get(s.id),
+                released_at=released.get(s.id),
+            )
+
+        ends = [h.expires_at for h in held if h.expires_at is not None] + [a.until for a in announced]
         return _Content(
-            changes=changes,
             datasets=datasets,
             flash=flash,
-            configured={d.name: d for d in in_given_phases(conn, datasets)},
-            found=self._kept_snapshots.values(conn.execute(present).all()),
-            left=self._kept_orphans.values(conn.execute(orphaned).all()),
-            placements=placements,
-            live=_by_snapshot(conn, select(transfer).where(transfer.c.state.in_(sorted(LIVE)))),
-            failed=_by_snapshot(conn, _newest_failures()),
-            released=_released_lately(conn, flash),
+            snapshots=tuple(map(seen, self._kept_snapshots.values(conn.execute(present).all()))),
+            orphans=tuple(map(seen, self._kept_orphans.values(conn.execute(orphaned).all()))),
+            since=now,
+            until=min(ends, default=_FOREVER),
         )
 
     def counts(self) -> CatalogCounts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import threading
@@ -22,6 +23,8 @@ _START_S = 10.0
 _GRACE_S = 3
 _MAX_CONNECTIONS = 2048
 _KEEP_ALIVE_S = 65
+_EVERY_SECOND = 0
+"""For uvicorn: the tick at which it also renews the date that its answers carry."""
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +101,7 @@ class ApiServer:
         """
         # First, so that long-polls and streams end by themselves and do not use up the time for the others.
         self._app.state.parts.watch.close()
-        self._server.should_exit = True
+        self._server.end_soon()
         if self._thread is not None:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
@@ -118,7 +121,28 @@ class ApiServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which in the end also closes connections whose clients do not read what was sent to them."""
+    """uvicorn's server, which rests while nobody asks, and in the end also closes connections whose clients do not
+    read what was sent to them.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending = asyncio.Event()
+
+    def end_soon(self) -> None:
+        """Let it end; from any thread."""
+        self.should_exit = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended already
+                self._loop.call_soon_threadsafe(self._ending.set)
+
+    async def main_loop(self) -> None:
+        # uvicorn's own wakes up ten times a second to see whether it shall end; this one is told.
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(_EVERY_SECOND):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), 1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)

@@ -102,11 +102,12 @@ class Session:
         changes, found = self._answers.get(question, (-1, None))
         if changes == self._changing and fits(found):
             return found  # type: ignore[no-any-return]  # what was put in below
-        changes = self._changed  # before the read begins: what is changed meanwhile is read the next time
+        # Taken before the read begins: of a change that is under way by then or made meanwhile it is not known whether
+        # this read sees it. The answer is used again only where there was none.
+        changes = self._changed
         with self._reading() as conn:
             answer = read(conn)
-        if changes == self._changing:  # else it is not known whether this read saw a change made or begun meanwhile
-            self._answers[question] = changes, answer
+        self._answers[question] = changes, answer
         return answer
 
     @contextmanager

@@ -8,7 +8,8 @@ that finds any file by one ranged GET.
 
 Kinds of objects: `pack` (a tar of many files), `file` (a large file as it is), `solo` (a tar of one large file that
 cannot be kept as it is: sparse, with attributes, or with a name that is no key), `tree` (a tar of everything else).
-A file in a pack is stored as its segments, back to back; a `NULL` means the whole file.
+A file in a pack is stored as its segments, back to back; a `NULL` means the whole file. While a copy is uploaded, a
+piece may name an object that is not there (yet): it is recorded only when the store has it.
 """
 
 from __future__ import annotations
@@ -63,9 +64,12 @@ class Index:
         for statement in _SCHEMA:
             manifest.execute(statement)
 
-    def add(self, item: Object, pieces: Sequence[Piece]) -> None:
-        """Record an object and everything in it."""
+    def add(self, item: Object) -> None:
+        """Record an object that the store has."""
         self._manifest.execute("INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?, ?)", item)
+
+    def place(self, pieces: Sequence[Piece]) -> None:
+        """Record where files are, or will be."""
         self._manifest.execute_many(
             "INSERT OR REPLACE INTO piece VALUES (?, ?, ?, ?, ?)",
             [(*piece[:4], _pack(piece.segments)) for piece in sorted(pieces, key=itemgetter(0))],  # as the table is
@@ -105,6 +109,10 @@ class Index:
             if len(found) < 1000:
                 return
             after, path = found[-1].offset, found[-1].path
+
+    def drop_unfinished(self) -> None:
+        """Forget the pieces of objects that were never recorded."""
+        self._manifest.execute("DELETE FROM piece WHERE object NOT IN (SELECT number FROM object)")
 
     def clear(self) -> None:
         """Forget everything."""

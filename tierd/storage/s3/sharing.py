@@ -89,7 +89,8 @@ def _take_over(bucket: Bucket, manifest: Manifest, commit: Commit, staging: Path
             theirs, ours = Index(other), Index(manifest)
             ours.clear()
             for item in theirs.objects():
-                ours.add(item, list(theirs.pieces(item.number)))
+                ours.add(item)
+                ours.place(list(theirs.pieces(item.number)))
     except (StorageError, TransferError):
         return False
     finally:

@@ -134,7 +134,7 @@ class _Upload:
 
     def run(self, is_resumed: bool) -> None:
         manifest = self._manifest
-        manifest.set_meta({"attempt": str(self._attempt), "complete": None, "location": None})
+        manifest.set_meta({"attempt": str(self._attempt), "complete": None, "location": None, "content_id": None})
         manifest.execute("DELETE FROM link_name")
         try:
             if is_resumed:
@@ -146,15 +146,16 @@ class _Upload:
             for paths, _ in groups(manifest):
                 self._group(paths)
             self._end_pack()
-            self._settle()
+            self._finish_large()
             manifest.execute("DELETE FROM entry WHERE attempt < ?", (self._attempt,))
             manifest.execute("DELETE FROM chunks WHERE path NOT IN (SELECT path FROM entry)")
             manifest.execute("DELETE FROM piece WHERE path NOT IN (SELECT path FROM entry)")
             manifest.execute("DELETE FROM link_name")
-            self._check_complete()
             self._control.checkpoint("copy: directories")
             self._tree()
+            manifest.content_id()  # it is kept; now it costs no time: the store is busy with the last packs
             self._settle()
+            self._check_complete()
         finally:
             self._take_messages()
             manifest.commit()
@@ -178,6 +179,7 @@ class _Upload:
         A pack that still held a file which is gone would give it back to whoever unpacks it.
         """
         self._control.checkpoint("copy: look at what was uploaded before")
+        self._index.drop_unfinished()
         outdated: set[int] = {item.number for item in self._index.objects("tree")}
         for item in self._index.objects():
             self._control.checkpoint()
@@ -422,9 +424,10 @@ class _Upload:
 
     def _end_pack(self) -> None:
         if self._pack is not None:
-            self._pack.stream.write(tar.END)
-            self._pack.stream.close()
-            self._pack = None
+            pack, self._pack = self._pack, None
+            pack.stream.write(tar.END)
+            pack.stream.close()
+            self._record(pack)
 
     def _take_number(self) -> int:
         self._number += 1
@@ -482,6 +485,12 @@ class _Upload:
 
     # -- recording -------------------------------------------------------------------------------------------
 
+    def _finish_large(self) -> None:
+        """Wait until all large files are with the store: only then is known what is in them."""
+        while self._large:
+            self._lanes.wait()
+            self._take_messages()
+
     def _settle(self) -> None:
         """Wait until everything that was handed over is with the store, and recorded."""
         while not self._lanes.is_idle:
@@ -491,24 +500,27 @@ class _Upload:
         self._take_messages()
 
     def _take_messages(self) -> None:
-        for message in self._lanes.messages():
+        messages, sent = self._lanes.messages(), 0
+        for message in messages:
             match message:
-                case _PackDone():
-                    self._record_pack(message)
+                case _PackDone(pack=pack, info=info):
+                    value = to_hex(message.crc64nvme)
+                    self._index.add(Object(pack.number, pack.stream.key, pack.kind, info.size, value, info.etag))
                 case PartSent():
-                    self._control.progress(bytes=message.file_bytes, files=0)
+                    sent += message.file_bytes
                     if message.path:
                         self._journal.add(message.path, message.part)
                 case LargeDone():
                     self._record_large(message)
-        if time.monotonic() > self._next_commit:
+        if messages or time.monotonic() > self._next_commit:
             self._next_commit = time.monotonic() + _COMMIT_S
             self._manifest.commit()
+        if sent:  # told when it is recorded: what was said to be there is not sent again
+            self._control.progress(bytes=sent, files=0)
 
-    def _record_pack(self, done: _PackDone) -> None:
-        pack, info = done.pack, done.info
-        item = Object(pack.number, pack.stream.key, pack.kind, info.size, to_hex(done.crc64nvme), info.etag)
-        self._index.add(item, pack.pieces)
+    def _record(self, pack: _Pack) -> None:
+        """Record what a pack will hold while it is sent. Until its object is recorded, none of it counts."""
+        self._index.place(pack.pieces)
         self._manifest.add([(*row, self._attempt) for row in sorted(pack.rows, key=itemgetter(0))])
         for path, digests in pack.chunks:
             self._manifest.add_chunks(path, digests)
@@ -526,7 +538,8 @@ class _Upload:
         if is_chunked:
             self._manifest.add_chunks(file.path, done.digests)
         item = Object(file.number, file.key, file.kind, done.size, to_hex(done.crc64nvme), done.etag)
-        self._index.add(item, [Piece(file.path, file.number, len(file.head), file.data_bytes, file.segments)])
+        self._index.add(item)
+        self._index.place([Piece(file.path, file.number, len(file.head), file.data_bytes, file.segments)])
         self._journal.end(file.path)
         if row[11] is not None:
             self._record_group(row)

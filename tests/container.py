@@ -58,6 +58,12 @@ except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
     sys.exit(f"no answer: {error!r}")
 """
 """`ask PATH FIELD`: a field of what the API answers, without what tierd itself needs to start."""
+AT_STOP = """
+[Service]
+ExecStop=tierd backup /root/at-stop.db
+"""
+"""A drop-in of an administrator that makes Python compile modules of the package while the service stops."""
+
 _UNIT = """
 [Unit]
 After=basic.target

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.container import NEEDS, Ran, package, run_in_container
+from tests.container import AT_STOP, NEEDS, Ran, package, run_in_container
 from tests.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, weed_path
 
 pytestmark = NEEDS
@@ -203,7 +203,10 @@ say before "$(systemctl show tierd -p Before --value)"
 # --- removed, purged
 journalctl -u tierd -o json --no-pager >/out/journal.json
 journalctl -u tierd TIERD_TRANSFER="$id" -o json --no-pager >/out/journal-of-transfer.json
+cp /out/at-stop.conf /etc/systemd/system/tierd.service.d/; systemctl daemon-reload
 dpkg -r tierd >&2; say after-remove "$(systemctl is-active tierd)"
+[ -e /root/at-stop.db ]; say compiled-at-stop $?
+[ -e /opt/tierd ]; say remove-leaves $?
 [ -e /etc/tierd/config.toml ] && [ -e /var/lib/tierd/tierd.db ]; say remove-keeps $?
 [ "$(sums $v1/)" = "$v1_sum" ]; say cold-after-remove $?
 dpkg -P tierd >&2; say purge $?
@@ -246,6 +249,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, ext4: Path) -> Ran:
     (out / "s3.json").write_text(json.dumps({"identities": [identity | actions]}))
     (out / "probe").write_text(PROBE)
     (out / "test.conf").write_text(DROP_IN)
+    (out / "at-stop.conf").write_text(AT_STOP)
     (out / "train.service").write_text(TRAIN)
     (out / "tierd-first.conf").write_text(TIERD_FIRST)
     weed = Path(weed_path()).resolve()
@@ -363,5 +367,6 @@ def test_the_journal_selects_by_what_an_event_is_about(ran: Ran) -> None:
 
 def test_removal_and_purge_leave_every_byte_readable_at_its_path(ran: Ran) -> None:
     assert (ran["after-remove"], ran["remove-keeps"], ran["cold-after-remove"]) == ("inactive", "0", "0")
+    assert (ran["compiled-at-stop"], ran["remove-leaves"]) == ("0", "1")
     assert (ran["purge"], ran["purge-leaves"], ran["cold-after-purge"]) == ("0", "1", "0")
     assert ran["others-after-purge"] == "two,old"

@@ -101,7 +101,7 @@ $(VENV)/.made:
 NEEDED := mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mkfs.btrfs:btrfs-progs setfacl:acl setfattr:attr rsync:rsync setcap:libcap2-bin \
 	losetup:mount unshare:util-linux promtool:prometheus prometheus-alertmanager:prometheus-alertmanager \
 	systemd-analyze:systemd systemd-nspawn:systemd-container dbus-daemon:dbus \
-	groff:groff openssl:openssl rpm:rpm \
+	groff:groff openssl:openssl rpm:rpm dnf:dnf createrepo_c:createrepo-c \
 	slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client munged:munge
 
 system-packages:

@@ -25,10 +25,45 @@ NEEDS = [
 
 _CALLS = "fanotify_init fanotify_mark open_by_handle_at"
 """Refused by containers, unlike by machines."""
-_BEGIN = """
+_BEGIN = r"""
 exec 2>/out/trace; set -x
 say() { echo "$1=$2" >>/out/facts; }
+pid() { systemctl show tierd -p MainPID --value; }
+ask() { python3 /out/ask.py "$@"; }
+until_true() { end=$((SECONDS + 60)); until "$@"; do [ $SECONDS -lt $end ] || return 1; sleep 0.1; done; }
+answers() { ask /v1/status version >&2; }
+copying() { [ "$(ask "/v1/transfers/$id" state)" = copying ] && [ "$(ask "/v1/transfers/$id" bytes_done)" -gt 0 ]; }
+is_new() { now=$(pid); [ "$now" != 0 ] && [ "$now" != "$old" ]; }
+begin() { tierd migrate "$1" --json >/out/transfer.json; }
+begun() { python3 -c 'import json; print(json.load(open("/out/transfer.json"))["id"])'; }
+ended() { [ "$(ask "/v1/transfers/$id" state)" = done ]; }
+sums() { (cd "$1" && find . -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum); }
 """
+"""What all steps know; `id` is that of a transfer, `old` the process of a daemon that is to be followed by another."""
+_ASK = """
+import functools, http.client, json, socket, sys
+
+class Api(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(30)
+        self.sock.connect("/run/tierd/tierd.sock")
+
+try:
+    api = Api("tierd")
+    api.request("GET", sys.argv[1])
+    found = json.loads(api.getresponse().read())
+    print(functools.reduce(dict.__getitem__, sys.argv[2].split("."), found))
+except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+    sys.exit(f"no answer: {error!r}")
+"""
+"""`ask PATH FIELD`: a field of what the API answers, without what tierd itself needs to start."""
+AT_STOP = """
+[Service]
+ExecStop=tierd backup /root/at-stop.db
+"""
+"""A drop-in of an administrator that makes Python compile modules of the package while the service stops."""
+
 _UNIT = """
 [Unit]
 After=basic.target
@@ -67,6 +102,28 @@ def package(factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+def unpacked(factory: pytest.TempPathFactory) -> Path:
+    """The tree in the package, for an .rpm: packing it again is cheaper than making it again. It may be changed."""
+    tree = factory.mktemp("tree") / "tree"
+    subprocess.run(["dpkg-deb", "-x", package(factory), tree], check=True)
+    return tree
+
+
+def build_rpm(tree: Path, out: Path, *, release: int = 1) -> Path:
+    """The .rpm of a tree."""
+    command = [REPOSITORY / "deploy/packaging/build-rpm", out]
+    environment = os.environ | {"STAGED": str(tree), "RELEASE": str(release)}
+    made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    return Path(made.stdout.strip())
+
+
+def system_python() -> str:
+    """The version of the Python that packages are built with, like "3.11"."""
+    command = ["/usr/bin/python3", "-c", "import sys; print('3.%d' % sys.version_info[1])"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def run_in_container(out: Path, steps: str, *, binds: Mapping[Path, str] | None = None, timeout_s: float = 120) -> Ran:
     """Boot, run the steps (bash as root; `say FACT VALUE` tells something), power off.
 
@@ -78,6 +135,7 @@ def run_in_container(out: Path, steps: str, *, binds: Mapping[Path, str] | None 
         binds: more paths of this machine, and where they are in the container.
     """
     (out / "steps").write_text(_BEGIN + steps)
+    (out / "ask.py").write_text(_ASK)
     (out / "facts").touch()
     with _tree() as root:
         (root / "etc/machine-id").write_text("")

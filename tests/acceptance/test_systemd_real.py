@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.container import NEEDS, Ran, package, run_in_container
+from tests.container import AT_STOP, NEEDS, Ran, package, run_in_container
 from tests.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, weed_path
 
 pytestmark = NEEDS
@@ -90,35 +90,10 @@ echo "$where-capabilities=$(awk '/^CapBnd/ {print $2}' /proc/self/status)"
 exit 0
 """
 
-ASK = """
-import functools, http.client, json, socket, sys
-
-class Api(http.client.HTTPConnection):
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(30)
-        self.sock.connect("/run/tierd/tierd.sock")
-
-try:
-    api = Api("tierd")
-    api.request("GET", sys.argv[1])
-    found = json.loads(api.getresponse().read())
-    print(functools.reduce(dict.__getitem__, sys.argv[2].split("."), found))
-except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-    sys.exit(f"no answer: {error!r}")
-"""
-
 STEPS = r"""
 export PYTHONDONTWRITEBYTECODE=1
-pid() { systemctl show tierd -p MainPID --value; }
-ask() { python3 /out/ask.py "$@"; }
-until_true() { end=$((SECONDS + 60)); until "$@"; do [ $SECONDS -lt $end ] || return 1; sleep 0.1; done; }
-answers() { ask /v1/status version >&2; }
-copying() { [ "$(ask "/v1/transfers/$id" state)" = copying ] && [ "$(ask "/v1/transfers/$id" bytes_done)" -gt 0 ]; }
 in_journal() { journalctl -u tierd -o cat --no-pager | grep -qF -- "$1"; }
-is_new() { now=$(pid); [ "$now" != 0 ] && [ "$now" != "$old" ]; }
 restarts() { systemctl show tierd -p NRestarts --value; }
-sums() { (cd "$1" && find . -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum); }
 policy() { ask /v1/datasets/data policy.migrate_after_s; }
 
 # --- installed, configured, started
@@ -156,16 +131,14 @@ seen() {
 until_true seen; say reader-seen $?
 
 # --- killed in mid-transfer
-begin() { tierd migrate "$1" --json >/out/transfer.json; }
-until_true begin data/v1
-id=$(python3 -c 'import json; print(json.load(open("/out/transfer.json"))["id"])')
+until_true begin data/v1; id=$(begun)
 until_true copying; say killed-while-copying $?
 old=$(pid); kill -9 "$old"
 until_true is_new && until_true answers; say after-kill $?
 until_true copying; say goes-on-after-kill $?
 
 # --- stopped in mid-transfer
-begun=$(date +%s); systemctl stop tierd; say stop-seconds $(($(date +%s) - begun))
+since=$(date +%s); systemctl stop tierd; say stop-seconds $(($(date +%s) - since))
 say stop-result "$(systemctl show tierd -p Result -p ActiveState --value | paste -sd,)"
 systemctl start tierd; until_true copying; say goes-on-after-stop $?
 
@@ -198,7 +171,6 @@ systemd-run --unit=store --working-directory=/tmp /opt/weed -logtostderr mini -d
 cp /out/fast.toml /etc/tierd/config.toml
 systemctl reload tierd; good() { [ "$(policy)" = 8553600.0 ]; }
 until_true good; say good-in-force $?
-ended() { [ "$(ask "/v1/transfers/$id" state)" = done ]; }
 until_true ended; say transfer-ends $?
 tierd migrate data/v1 --release --wait >&2; say release $?
 say at-its-path "$(readlink $v1 | cut -d/ -f1-3)"
@@ -231,7 +203,10 @@ say before "$(systemctl show tierd -p Before --value)"
 # --- removed, purged
 journalctl -u tierd -o json --no-pager >/out/journal.json
 journalctl -u tierd TIERD_TRANSFER="$id" -o json --no-pager >/out/journal-of-transfer.json
+cp /out/at-stop.conf /etc/systemd/system/tierd.service.d/; systemctl daemon-reload
 dpkg -r tierd >&2; say after-remove "$(systemctl is-active tierd)"
+[ -e /root/at-stop.db ]; say compiled-at-stop $?
+[ -e /opt/tierd ]; say remove-leaves $?
 [ -e /etc/tierd/config.toml ] && [ -e /var/lib/tierd/tierd.db ]; say remove-keeps $?
 [ "$(sums $v1/)" = "$v1_sum" ]; say cold-after-remove $?
 dpkg -P tierd >&2; say purge $?
@@ -273,8 +248,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory, ext4: Path) -> Ran:
     actions = {"actions": ["Admin", "Read", "Write", "List", "Tagging"]}
     (out / "s3.json").write_text(json.dumps({"identities": [identity | actions]}))
     (out / "probe").write_text(PROBE)
-    (out / "ask.py").write_text(ASK)
     (out / "test.conf").write_text(DROP_IN)
+    (out / "at-stop.conf").write_text(AT_STOP)
     (out / "train.service").write_text(TRAIN)
     (out / "tierd-first.conf").write_text(TIERD_FIRST)
     weed = Path(weed_path()).resolve()
@@ -392,5 +367,6 @@ def test_the_journal_selects_by_what_an_event_is_about(ran: Ran) -> None:
 
 def test_removal_and_purge_leave_every_byte_readable_at_its_path(ran: Ran) -> None:
     assert (ran["after-remove"], ran["remove-keeps"], ran["cold-after-remove"]) == ("inactive", "0", "0")
+    assert (ran["compiled-at-stop"], ran["remove-leaves"]) == ("0", "1")
     assert (ran["purge"], ran["purge-leaves"], ran["cold-after-purge"]) == ("0", "1", "0")
     assert ran["others-after-purge"] == "two,old"

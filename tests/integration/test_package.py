@@ -27,7 +27,6 @@ path = "/srv/tierd-test/flash/data"
 """
 
 STEPS = """
-pid() { systemctl show tierd -p MainPID --value; }
 files=/srv/tierd-test
 mkdir -p $files/flash/data/v1 $files/hdd && echo kept >$files/flash/data/v1/file
 dpkg -i /out/tierd.deb >&2; say install $?

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.container import package
+from tests.container import build_rpm, package, system_python, unpacked
 
-PACKAGING = Path(__file__).parents[2] / "deploy/packaging"
 DIRECTORIES = ("/opt", "/usr", "/etc")
 INSTALLED = (
     "/etc/tierd",
@@ -50,16 +49,13 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def staged(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tree of the .deb, which is built once in a run: packing it again is cheaper than making it again."""
-    tree = tmp_path_factory.mktemp("packages") / "tree"
-    run("dpkg-deb", "-x", deb, tree)
-    return tree
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpacked(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def rpm(staged: Path) -> Path:
-    return Path(run(PACKAGING / "build-rpm", staged.parent, STAGED=str(staged)).strip())
+    return build_rpm(staged, staged.parent)
 
 
 def in_deb(deb: Path) -> dict[str, tuple[str, str]]:
@@ -98,7 +94,7 @@ def test_nothing_names_the_place_where_it_was_built(staged: Path) -> None:
 
 
 def test_they_say_who_looks_after_them_and_which_python_they_need(deb: Path, rpm: Path) -> None:
-    python = run("/usr/bin/python3", "-c", "import sys; print('3.%d' % sys.version_info[1])").strip()
+    python = system_python()
     assert "root@" not in run("dpkg-deb", "-f", deb, "Maintainer") + run("rpm", "-qp", "--qf", "%{PACKAGER}", rpm)
     assert f"python3 (>= {python})" in run("dpkg-deb", "-f", deb, "Depends")
     needs = run("rpm", "-qpR", rpm).splitlines()

@@ -50,7 +50,7 @@ from tierd.storage.s3.sink import Sink
 from tierd.storage.s3.stream import Stream
 
 MANIFEST = "manifest.db"
-MEMORY = 192 << 20
+MEMORY = 96 << 20
 """Bytes of all buffers of one upload or download."""
 _BATCH = 128
 _COMMIT_S = 0.5

@@ -40,7 +40,8 @@ class Lanes:
 
     Args:
         threads: jobs at the same time.
-        memory: bytes of all buffers together; a larger one is given out when no job is left that holds another.
+        memory: bytes of all buffers together, or up to twice as many where less than four fit into it; a larger one is
+            given out when no job is left that holds another.
         on_message: called in a lane after each message and each failure.
     """
 
@@ -83,7 +84,8 @@ class Lanes:
         """
         size = -(-size // 4096) * 4096
         # With no job left nobody gives a buffer back: those in use are the caller's own, half filled.
-        self._wait(lambda: self._used + size <= self._memory or self._open == 0)
+        most = max(self._memory, min(4 * size, 2 * self._memory))
+        self._wait(lambda: self._used + size <= most or self._open == 0)
         with self._changed:
             self._used += size
             ready = self._free.get(size)

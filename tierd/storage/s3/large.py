@@ -7,9 +7,8 @@ is; a `solo` as a tar with nothing else in it, whose holes are left out.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from blake3 import blake3
 
@@ -96,16 +95,6 @@ class _Cut:
     last: int
 
 
-@dataclass
-class _State:
-    """Shared by the lanes."""
-
-    missing: int
-    upload: str | None
-    sent: dict[int, SentPart] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
 class LargeUpload:
     """One file's upload; made and started by the caller's thread.
 
@@ -124,12 +113,9 @@ class LargeUpload:
         self._file, self._sink, self._lanes = file, sink, lanes
         self._cuts = _cut(file, part_bytes)
         self._segments = None if file.segments is None else chunk_segments(file.segments)
-        upload, parts = (known[0].id, known[1]) if known is not None else (None, [])
-        self._state = _State(missing=len(self._cuts), upload=upload)
-        for part in parts:
-            if self._fits(part):
-                self._state.sent[part.number] = part
-                self._state.missing -= 1
+        begun, parts = known if known is not None else (None, ())
+        self._upload = None if begun is None else begun.id
+        self._sent = {part.number: part for part in parts if self._fits(part)}
 
     def start(self, on_begin: Callable[[Begun], None]) -> int:
         """Send what is missing; returns the bytes of the file that are with the store already.
@@ -137,18 +123,26 @@ class LargeUpload:
         Args:
             on_begin: called once a new multipart upload has begun, before its first part is sent.
         """
-        file, state = self._file, self._state
-        if len(self._cuts) > 1 and state.upload is None:
-            state.upload = self._sink.begin(file.key, metadata=file.metadata)
-            on_begin(Begun(path=file.path, number=file.number, key=file.key, id=state.upload, stamp=file.stamp))
-        waiting = [cut for cut in self._cuts if cut.number not in state.sent]
-        done = sum(self._file_bytes(cut) for cut in self._cuts if cut.number in state.sent)
+        file = self._file
+        if len(self._cuts) > 1 and self._upload is None:
+            self._upload = self._sink.begin(file.key, metadata=file.metadata)
+            on_begin(Begun(path=file.path, number=file.number, key=file.key, id=self._upload, stamp=file.stamp))
+        waiting = [cut for cut in self._cuts if cut.number not in self._sent]
+        done = sum(self._file_bytes(cut) for cut in self._cuts if cut.number in self._sent)
         if not waiting:
-            self._lanes.run(self._finish)
+            self._lanes.run(self._complete)
         for cut in waiting:
             buffer = self._lanes.buffer(self._length(cut))
             self._lanes.run(lambda cut=cut, buffer=buffer: self._part(cut, buffer))  # type: ignore[misc]
         return done
+
+    def recorded(self, part: SentPart) -> None:
+        """A part is with the store, and that is recorded. After the last one the object is completed, not before: of an
+        upload that is complete the store does not tell the parts any more.
+        """
+        self._sent[part.number] = part
+        if len(self._sent) == len(self._cuts):
+            self._lanes.run(self._complete)
 
     # -- lengths -----------------------------------------------------------------------------------------
 
@@ -194,29 +188,21 @@ class LargeUpload:
                     ))  # fmt: skip
                     self._lanes.tell(done)
                     return
-                assert self._state.upload is not None
-                part = self._sink.upload_part(
-                    file.key, self._state.upload, cut.number, view, crc64nvme=to_base64(value)
-                )
+                assert self._upload is not None
+                part = self._sink.upload_part(file.key, self._upload, cut.number, view, crc64nvme=to_base64(value))
                 sent = SentPart(cut.number, len(view), part.etag, value, digests)
         finally:
             self._lanes.give_back(buffer)
         self._lanes.tell(PartSent(path=file.path, part=sent, file_bytes=self._file_bytes(cut)))
-        with self._state.lock:
-            self._state.sent[cut.number] = sent
-            self._state.missing -= 1
-            is_last = self._state.missing == 0
-        if is_last:
-            self._finish()
 
-    def _finish(self) -> None:
-        file, state = self._file, self._state
-        assert state.upload is not None
+    def _complete(self) -> None:
+        file = self._file
+        assert self._upload is not None
         self._check_unchanged()
-        ordered = [state.sent[cut.number] for cut in self._cuts]
+        ordered = [self._sent[cut.number] for cut in self._cuts]
         parts = [(Part(number=p.number, size=p.size, etag=p.etag, crc64nvme=to_base64(p.crc64nvme)), p.crc64nvme)
                  for p in ordered]  # fmt: skip
-        info, value = complete(self._sink, file.key, state.upload, parts)
+        info, value = complete(self._sink, file.key, self._upload, parts)
         digests = b"".join(p.digests for p in ordered)
         self._lanes.tell(LargeDone(file=file, size=info.size, crc64nvme=value, etag=info.etag, digests=digests))
 

@@ -81,23 +81,24 @@ class Multipart(Requests):
         try:
             answer = self._attempts("complete", key).run(lambda: self._client.complete_multipart_upload(**about))
         except UploadGone:
-            return self._completed(key, parts, crc64nvme, size)
+            made = self.made(key, parts, crc64nvme=crc64nvme, size=size)  # by a request whose answer was lost
+            if made is None:
+                raise
+            return made
         etag, kept = etag_of(answer), answer.get("ChecksumCRC64NVME")
         expected = self._expected_etag(parts)
         if (kept is not None and kept != crc64nvme) or (kept is None and expected is not None and etag != expected):
             raise Corrupt(f"the store made another object of {self.key(key)!r} than was sent", hint="Send it again.")
         return ObjectInfo(key=key, size=size, etag=etag, crc64nvme=crc64nvme if self.keeps_crc else None)
 
-    def _completed(self, key: str, parts: Sequence[Part], crc64nvme: str, size: int) -> ObjectInfo:
-        """The object that an earlier request made, whose answer was lost."""
+    def made(self, key: str, parts: Sequence[Part], *, crc64nvme: str, size: int) -> ObjectInfo | None:
+        """The object that is made of just these parts; None where there is none, or another one."""
         there = self.head(key)
-        if there is not None and there.size == size:
-            is_same = there.crc64nvme == crc64nvme
-            if there.crc64nvme is None:
-                is_same = there.etag == (self._expected_etag(parts) or there.etag)
-            if is_same:
-                return there
-        raise UploadGone(f"the store does not know the upload of {self.key(key)!r} any more", hint="It begins anew.")
+        if there is None or there.size != size:
+            return None
+        if there.crc64nvme is None:
+            return there if there.etag == (self._expected_etag(parts) or there.etag) else None
+        return there if there.crc64nvme == crc64nvme else None
 
     def abort(self, key: str, upload: str) -> None:
         """Give an upload up; one that does not exist is no error."""

@@ -29,7 +29,8 @@ from tierd.storage.control import Control, Following, Rate, Unlimited
 from tierd.storage.manifest import Manifest, Side, delete_manifest
 from tierd.storage.posix.identity import fsync_directory
 from tierd.storage.s3 import layout
-from tierd.storage.s3.bucket import Bucket
+from tierd.storage.s3.bucket import Bucket, Part
+from tierd.storage.s3.checksums import combine, to_base64
 from tierd.storage.s3.commit import Commit, fetch_manifest, read_commit, write_commit, write_entries
 from tierd.storage.s3.identity import check_identity
 from tierd.storage.s3.index import Index
@@ -140,16 +141,22 @@ class S3Storage:
                 self.bucket.abort(upload.key, upload.id)
 
     def _resume(self, upload: Begun, known: list[SentPart]) -> list[SentPart] | None:
-        """The recorded parts of an upload that the store really has."""
+        """The recorded parts of an upload that the store really has; all of them where it has made the object."""
         there = self.bucket.parts(upload.key, upload.id)
         if there is None:
-            return None
+            return known if self._is_made(upload.key, known) else None
         found = {part.number: part for part in there}
         return [
             part
             for part in known
             if part.number in found and (found[part.number].size, found[part.number].etag) == (part.size, part.etag)
         ]
+
+    def _is_made(self, key: str, sent: list[SentPart]) -> bool:
+        crc64nvme = to_base64(combine((part.crc64nvme, part.size) for part in sent))
+        parts = [Part(number=p.number, size=p.size, etag=p.etag, crc64nvme=to_base64(p.crc64nvme)) for p in sent]
+        size = sum(part.size for part in sent)
+        return bool(sent) and self.bucket.made(key, parts, crc64nvme=crc64nvme, size=size) is not None
 
     # -- verifying and publishing --------------------------------------------------------------------------
 

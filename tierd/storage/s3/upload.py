@@ -125,7 +125,7 @@ class _Upload:
         self._pack: _Pack | None = None
         self._number = max([self._index.next_number(), *(u.number + 1 for u in self._journal.all())])
         self._groups: dict[bytes, list[bytes]] = {}
-        self._large: dict[bytes, Row] = {}
+        self._large: dict[bytes, tuple[Row, LargeUpload]] = {}
         self._extra = bytearray(1)
         self._met = 0
         self._next_commit = time.monotonic() + _COMMIT_S
@@ -475,8 +475,8 @@ class _Upload:
         if known is not None and known.stamp == file.stamp and known.key == file.key:
             sent = self._resume(known, self._journal.parts(full))
             parts = (known, sent) if sent is not None else None
-        self._large[full] = row
         upload = LargeUpload(file, self._sink, self._lanes, self._settings.part_bytes, parts)
+        self._large[full] = row, upload
         self._control.progress(bytes=upload.start(self._begun), files=0)
 
     def _begun(self, upload: Begun) -> None:
@@ -500,14 +500,14 @@ class _Upload:
         self._take_messages()
 
     def _take_messages(self) -> None:
-        messages, sent = self._lanes.messages(), 0
+        messages, sent = self._lanes.messages(), list[PartSent]()
         for message in messages:
             match message:
                 case _PackDone(pack=pack, info=info):
                     value = to_hex(message.crc64nvme)
                     self._index.add(Object(pack.number, pack.stream.key, pack.kind, info.size, value, info.etag))
                 case PartSent():
-                    sent += message.file_bytes
+                    sent.append(message)
                     if message.path:
                         self._journal.add(message.path, message.part)
                 case LargeDone():
@@ -515,8 +515,10 @@ class _Upload:
         if messages or time.monotonic() > self._next_commit:
             self._next_commit = time.monotonic() + _COMMIT_S
             self._manifest.commit()
-        if sent:  # told when it is recorded: what was said to be there is not sent again
-            self._control.progress(bytes=sent, files=0)
+        for part in sent:  # told when it is recorded: what was said to be there is not sent again
+            if part.path:
+                self._large[part.path][1].recorded(part.part)
+            self._control.progress(bytes=part.file_bytes, files=0)
 
     def _record(self, pack: _Pack) -> None:
         """Record what a pack will hold while it is sent. Until its object is recorded, none of it counts."""
@@ -531,7 +533,7 @@ class _Upload:
     def _record_large(self, done: LargeDone) -> None:
         file = done.file
         os.close(file.fd)
-        row = self._large.pop(file.path)
+        row, _ = self._large.pop(file.path)
         is_chunked = file.status.st_size > CHUNK
         row = (*row[:12], blake3(done.digests).digest() if is_chunked else done.digests, *row[13:])
         self._manifest.add([(*row, self._attempt)])

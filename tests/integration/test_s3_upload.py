@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -102,3 +103,36 @@ def test_what_was_recorded_of_packs_that_never_arrived_does_not_count(
             target.mkdir()
             copy.unpack(target, CopyLimits(), Unlimited()).close()
     assert digest_tree(target / "tree") == digest_tree(source)
+
+
+class Copying:
+    """A control that copies a directory when so many bytes are told of: what a crash at that moment would leave."""
+
+    def __init__(self, size: int, directory: Path, to: Path) -> None:
+        self._left, self._directory, self._to = size, directory, to
+
+    def checkpoint(self, name: str = "") -> None:
+        pass
+
+    def progress(self, *, bytes: int, files: int) -> None:  # noqa: A002  the protocol's word
+        self._left -= bytes
+        if self._left <= 0 and not self._to.exists():
+            shutil.copytree(self._directory, self._to)
+
+
+def test_a_large_file_that_was_completed_but_not_recorded_is_not_sent_again(tmp_path: Path, seaweed: Seaweed) -> None:
+    source, size = tmp_path / "source", 30 << 20
+    source.mkdir()
+    (source / "large").write_bytes(os.urandom(size))
+    settings = s3_settings(tmp_path, seaweed.endpoint)
+    storage = S3Storage(settings, establish_identity(Bucket(settings), "cloud", known=None, now=datetime.now(UTC)))
+    storage.attach()
+    staging, crashed = settings.state / "staging" / KEY, tmp_path / "crashed"
+    receive(storage, source, Copying(size, staging, crashed))
+    shutil.rmtree(staging)
+    crashed.rename(staging)
+    before = sum(count.bytes_up for count in storage.asked().values())
+    receive(storage, source, Unlimited())
+    assert sum(count.bytes_up for count in storage.asked().values()) - before < 1 << 20
+    storage.verify(KEY, "read", Unlimited()).close()
+    assert storage.publish(KEY, SITE).location is not None

@@ -51,7 +51,7 @@ from tierd.storage.s3.stream import Stream
 
 MANIFEST = "manifest.db"
 MEMORY = 96 << 20
-"""Bytes of all buffers of one upload or download."""
+"""Bytes of all buffers of one upload: enough for its parts under way; more would only be read ahead of the store."""
 _BATCH = 128
 _COMMIT_S = 0.5
 _PACK_ENTRIES = 20_000

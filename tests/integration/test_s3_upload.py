@@ -136,3 +136,22 @@ def test_a_large_file_that_was_completed_but_not_recorded_is_not_sent_again(tmp_
     assert sum(count.bytes_up for count in storage.asked().values()) - before < 1 << 20
     storage.verify(KEY, "read", Unlimited()).close()
     assert storage.publish(KEY, SITE).location is not None
+
+
+def test_parts_of_another_size_than_configured_now_are_sent_again(tmp_path: Path, seaweed: Seaweed) -> None:
+    """Also where the object was completed: its upload takes no parts any more."""
+    source, size = tmp_path / "source", 30 << 20
+    source.mkdir()
+    (source / "large").write_bytes(os.urandom(size))
+    settings = s3_settings(tmp_path, seaweed.endpoint)
+    identity = establish_identity(Bucket(settings), "cloud", known=None, now=datetime.now(UTC))
+    storage = S3Storage(settings, identity)
+    storage.attach()
+    staging, crashed = settings.state / "staging" / KEY, tmp_path / "crashed"
+    receive(storage, source, Copying(size, staging, crashed))
+    shutil.rmtree(staging)
+    crashed.rename(staging)
+    storage = S3Storage(replace(settings, part_bytes=12 << 20), identity)
+    receive(storage, source, Unlimited())
+    storage.verify(KEY, "read", Unlimited()).close()
+    assert storage.publish(KEY, SITE).location is not None

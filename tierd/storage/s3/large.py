@@ -36,6 +36,7 @@ class LargeFile:
     Attributes:
         fd: the open file; whoever is told of the end closes it.
         segments: its data, None when it has no holes.
+        part_bytes: of each part but the last, about.
         head, tail: what comes before and after its data in the object.
         metadata: of the object, for other programs.
     """
@@ -47,6 +48,7 @@ class LargeFile:
     key: str
     kind: str
     segments: Segments | None
+    part_bytes: int
     head: bytes = b""
     tail: bytes = b""
     metadata: dict[str, str]
@@ -57,7 +59,7 @@ class LargeFile:
         """The state of the file, and how it is cut: parts of another state or cut are of no use."""
         st = self.status
         head = blake3(self.head).hexdigest(length=8)  # with the map of a sparse file
-        return f"{st.st_ino}:{st.st_size}:{st.st_mtime_ns}:{st.st_ctime_ns}:{self.kind}:{head}"
+        return f"{st.st_ino}:{st.st_size}:{st.st_mtime_ns}:{st.st_ctime_ns}:{self.kind}:{head}:{self.part_bytes}"
 
     @property
     def data_bytes(self) -> int:
@@ -107,11 +109,10 @@ class LargeUpload:
         file: LargeFile,
         sink: Sink,
         lanes: Lanes,
-        part_bytes: int,
         known: tuple[Begun, Sequence[SentPart]] | None,
     ) -> None:
         self._file, self._sink, self._lanes = file, sink, lanes
-        self._cuts = _cut(file, part_bytes)
+        self._cuts = _cut(file)
         self._segments = None if file.segments is None else chunk_segments(file.segments)
         begun, parts = known if known is not None else (None, ())
         self._upload = None if begun is None else begun.id
@@ -245,10 +246,10 @@ class LargeUpload:
             got += n
 
 
-def _cut(file: LargeFile, part_bytes: int) -> list[_Cut]:
-    """Cut a file into parts of about `part_bytes` of data, and no more parts than S3 allows."""
+def _cut(file: LargeFile) -> list[_Cut]:
+    """Cut a file into parts of about `file.part_bytes` of data, and no more parts than S3 allows."""
     least = -(-file.data_bytes // (_MOST_PARTS * CHUNK))
-    wanted = max(part_bytes // CHUNK, _LEAST_CHUNKS, least) * CHUNK
+    wanted = max(file.part_bytes // CHUNK, _LEAST_CHUNKS, least) * CHUNK
     chunks = -(-file.status.st_size // CHUNK)
     by_chunk = None if file.segments is None else chunk_segments(file.segments)
     cuts: list[_Cut] = []

@@ -469,13 +469,13 @@ class _Upload:
             tail = tar.padding(tar.data_size(entry, segments)) + tar.END
         file = LargeFile(
             path=full, fd=fd, status=st, number=number, key=key or "", kind=kind, segments=segments,
-            head=head, tail=tail, metadata=_metadata(st), was_cached=cached,
+            part_bytes=self._settings.part_bytes, head=head, tail=tail, metadata=_metadata(st), was_cached=cached,
         )  # fmt: skip
         parts: tuple[Begun, list[SentPart]] | None = None
         if known is not None and known.stamp == file.stamp and known.key == file.key:
             sent = self._resume(known, self._journal.parts(full))
             parts = (known, sent) if sent is not None else None
-        upload = LargeUpload(file, self._sink, self._lanes, self._settings.part_bytes, parts)
+        upload = LargeUpload(file, self._sink, self._lanes, parts)
         self._large[full] = row, upload
         self._control.progress(bytes=upload.start(self._begun), files=0)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.dying import dies_before
 from tests.seaweed import BUCKET, Seaweed
 from tests.world import CLOUD, World, digest_tree, is_done, s3_settings
 from tierd.errors import Conflict, Corrupt, Interrupted, TierdError
@@ -262,6 +263,16 @@ def test_publish_dies_before_any_of_its_requests_and_is_repeated(world: World, s
         if not is_dead:
             return
     pytest.fail("publish never came to its end")
+
+
+def test_publish_dies_just_before_its_end_and_leaves_nothing_of_its_work_behind(world: World, store: S3Storage) -> None:
+    site, key = _site("v1"), _key(1)
+    _stage(store, world.make("v1", files=3).path, key, site)
+    again = S3Storage(store.settings, store.identity)
+    assert dies_before(1, partial(again.publish, key, site), at=("shutil.rmtree",))
+    published = store.publish(key, site)
+    _check(store, _site("v1", published.location))
+    assert list((store.settings.state / "staging").iterdir()) == []
 
 
 def test_a_copy_that_exists_already_is_not_written_over(world: World, store: S3Storage) -> None:

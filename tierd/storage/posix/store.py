@@ -149,6 +149,7 @@ class PosixStorage:
     def publish(self, transfer_key: str, site: Site) -> Published:
         done = self._published(transfer_key, site)
         if done is not None:
+            self.discard(transfer_key)  # what is left of it when that call died just before its end
             return done
         staging = self.staging(transfer_key)
         manifest = Manifest.open(staging / MANIFEST)
@@ -348,11 +349,11 @@ class PosixStorage:
 
     def discard(self, transfer_key: str, control: Control | None = None) -> None:
         staging = self.staging(transfer_key)
+        name = f"{transfer_key}.staging"
         if staging.exists():
             with translated(str(staging)):
-                gone = free_name(self.private / "trash", f"{transfer_key}.staging")
-                staging.rename(gone)
-            self._delete(gone.name, (control or Unlimited()).checkpoint)
+                staging.rename(free_name(self.private / "trash", name))
+        self._empty_trash(name, control or Unlimited())  # and what an earlier call left that died in the middle
 
     def to_trash(self, transfer_key: str, site: Site) -> None:
         trash = self.private / "trash"
@@ -374,8 +375,11 @@ class PosixStorage:
         return tree if found is not None and self._own_inode(site) in (None, found) else None
 
     def empty_trash(self, transfer_key: str, control: Control) -> None:
+        self._empty_trash(transfer_key, control)
+
+    def _empty_trash(self, prefix: str, control: Control) -> None:
         for name in sorted(os.listdir(self.private / "trash")):
-            if name == transfer_key or name.startswith(f"{transfer_key}."):
+            if name == prefix or name.startswith(f"{prefix}."):
                 self._delete(name, control.checkpoint)
 
     def sweep(self, live: Callable[[], Collection[str]], control: Control) -> list[str]:

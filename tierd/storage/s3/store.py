@@ -193,6 +193,7 @@ class S3Storage:
     def publish(self, transfer_key: str, site: Site) -> Published:
         done = self._published(transfer_key, site)
         if done is not None:
+            self.discard(transfer_key)  # what is left of it when that call died just before its end
             return done
         manifest = self._staged(transfer_key)
         if manifest is None:

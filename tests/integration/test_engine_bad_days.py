@@ -293,6 +293,23 @@ def test_the_newest_access_is_reported(source: Path, staging: Path) -> None:
     assert prove(source, staging).newest_access_ns == newest
 
 
+def test_the_names_of_one_file_are_not_taken_for_its_users(
+    source: Path, staging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes prove, each in a directory full of names of the same file; neither waits for the other."""
+    for number in range(2000):
+        (source / f"many{number % 2}").mkdir(exist_ok=True)
+        if number == 0:
+            (source / "many0" / "0").write_bytes(b"one file")
+        else:
+            os.link(source / "many0" / "0", source / f"many{number % 2}" / str(number))
+    copy_and_verify(source, staging)
+    monkeypatch.setattr("tierd.storage.posix.prove._PATIENCE_S", ())
+    assert prove(source, staging, leases="all").leases_checked
+    with (source / "many1" / "1").open("rb"), pytest.raises(SourceBusy):
+        prove(source, staging, leases="all")
+
+
 def test_who_has_a_file_open_is_found(source: Path, staging: Path) -> None:
     copy_and_verify(source, staging)
     proof = prove(source, staging, leases="all")

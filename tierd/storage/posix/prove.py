@@ -31,7 +31,7 @@ _BATCH = 256
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LEASES = {"all": fcntl.F_WRLCK, "writers": fcntl.F_RDLCK}
 _PATIENCE_S = (0.001, 0.005, 0.02)
-"""Pauses before a file counts as busy: another of its names may be under test, or a scanner looks at it."""
+"""Pauses before a file counts as busy: another snapshot has it as well and is under test, or a scanner looks at it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,8 @@ class _Walk:
     def __init__(self, tree_fd: int, manifest: Manifest, side: Side) -> None:
         self._tree = tree_fd
         self._manifest = manifest
-        self._columns = f"path, type, size, mtime_ns, {side}_inode, {side}_ctime_ns"
+        is_first = "link_group IS NULL OR link_group = path"
+        self._columns = f"path, type, size, mtime_ns, {side}_inode, {side}_ctime_ns, {is_first}"
         self.entries = 1
         self.newest_access_ns = 0
         self.leases_checked = True
@@ -117,7 +118,10 @@ class _Walk:
 
 
 class ProveWorker:
-    """One proving process. Jobs: (directory path, length of the prefix, [(path, type, size, mtime, inode, ctime)…])."""
+    """One proving process. Jobs: (directory path, length of the prefix, [(path, type, size, mtime, inode, ctime, is
+    first name)…]). A lease is asked for by a file's first name alone: two processes with one file open at the same
+    time would take each other for a user of it.
+    """
 
     def __init__(self, tree_fd: int, leases: str | None, board: Board) -> None:
         self._tree = tree_fd
@@ -133,7 +137,7 @@ class ProveWorker:
             raise translate(error, show(directory)) from error
         newest, checked = 0, True
         try:
-            for path, kind, size, mtime_ns, inode, ctime_ns in rows:
+            for path, kind, size, mtime_ns, inode, ctime_ns, is_first in rows:
                 name = path[skip:]
                 try:
                     st = os.stat(name, dir_fd=at, follow_symlinks=False)
@@ -145,7 +149,7 @@ class ProveWorker:
                     if not stat.S_ISREG(st.st_mode) or st.st_size != size:
                         raise SourceChanged(f"{show(path)} was changed")
                     newest = max(newest, st.st_atime_ns)
-                    if self._lease is not None and checked:
+                    if self._lease is not None and checked and is_first:
                         checked = _try_lease(at, name, path, st, self._lease)
                 elif _kind(st) != kind:
                     raise SourceChanged(f"{show(path)} was replaced")
